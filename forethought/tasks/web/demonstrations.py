@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from forethought.core.errors import UserError
 from forethought.envs.web.browser import Lost
 from forethought.envs.web.page import Episode
 from forethought.interface.actions import Action
-from forethought.interface.elements import Line, ground
+from forethought.interface.elements import Line, describe, ground
 from forethought.interface.gui import Step
-from forethought.interface.result import Refusal
+from forethought.interface.result import Parsed, Refusal
 from forethought.tasks.web.oracles import View, steps
 
 MOST = 20  # pages of an episode
@@ -58,8 +58,17 @@ def value_of(step: Step, line: Line | None, lines: tuple[Line, ...]) -> Any:
     return [step.value] if step.value in options else step.value.split(", ")
 
 
-async def play(episode: Episode, task: str, seed: int) -> Shown | None:
-    """The oracle on a task; None where it does not reach its end, or the page was lost."""
+def in_numbers(step: Step, lines: tuple[Line, ...]) -> Step:
+    """The same step, its element told from others by its number and not by what stands above it."""
+    found = ground(step.target, lines) if step.target else None
+    if not isinstance(found, Parsed):
+        return step
+    return replace(step, target=describe(found.value, lines, anchors=False))
+
+
+async def play(episode: Episode, task: str, seed: int, numbered: bool = False) -> Shown | None:
+    """The oracle on a task; None where it does not reach its end, or the page was lost. `numbered`: its steps
+    are kept with numbers in place of anchors."""
     pages: list[Page] = []
     past: list[Step] = []
     try:
@@ -84,7 +93,8 @@ async def play(episode: Episode, task: str, seed: int) -> Shown | None:
                     break
             if not refs:
                 return None
-            pages.append(Page(lines=lines, steps=tuple(plan), refs=tuple(refs)))
+            told = tuple(in_numbers(step, lines) for step in plan) if numbered else tuple(plan)
+            pages.append(Page(lines=lines, steps=told, refs=tuple(refs)))
             seen = await episode.look()
             if seen.done:
                 good = seen.raw >= 1
