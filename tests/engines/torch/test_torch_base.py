@@ -158,6 +158,23 @@ def test_a_fingerprint_is_that_of_the_numbers_and_not_of_their_type():
     )
 
 
+def test_a_fingerprint_sees_two_numbers_that_changed_places():
+    model = model_of()
+    before = fingerprint(model, "")
+    weight = next(p for p in model.parameters() if p.ndim == 2 and p.numel() > 300).data.flatten()
+    weight[[70, 71]] = weight[[71, 70]]
+    after = fingerprint(model, "")
+    assert after.weights != before.weights
+    assert after.first_form == before.first_form, "the form before this one did not see it"
+
+
+def test_weights_in_a_checkpoint_of_the_first_form_are_compared_in_it():
+    before, other = fingerprint(model_of(), ""), fingerprint(model_of(seed=1), "")
+    saved = {"config": "", "weights": before.first_form, "told": "gpt2"}
+    assert before.differs(saved, weights=True) == ""
+    assert other.first_form in other.differs(saved, weights=True)
+
+
 # Weights that are tied --------------------------------------------------------------------------------------
 # Decided: an adapter on a tied head trains and works as an adapter (it adds to the head alone, in our engine
 # and in PEFT), so it is not refused; merged by anybody it would be added to the embeddings too, so that is

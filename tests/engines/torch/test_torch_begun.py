@@ -180,6 +180,15 @@ def test_names_of_bases(named, base, same):
     assert (other_base(named, base) == "") is same
 
 
+def test_folders_whose_weights_differ_only_in_the_middle_are_two_bases(tmp_path):
+    for name, middle in (("one", b"1"), ("copy", b"1"), ("other", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(bytes(1 << 20) + middle + bytes(1 << 20))
+    assert other_base(str(tmp_path / "one"), str(tmp_path / "copy")) == ""
+    assert "was trained on" in other_base(str(tmp_path / "one"), str(tmp_path / "other"))
+
+
 def test_what_is_no_adapter_is_named(made, tmp_path):
     folder, base, adapter = made
     (tmp_path / "empty").mkdir()
