@@ -366,7 +366,11 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     "eos 10^15": (config(eos_token_id=10**15), "eos_token_id"),
     "eos beyond the rows": (edit("generation_config.json", eos_token_id=[1, 99999]), ""),
     "eos of generation as text": (edit("generation_config.json", eos_token_id="x"), ""),
-    "generation config as a list": (write("generation_config.json", "[]"), "."),
+    "generation config as a list": (write("generation_config.json", "[]"), "holds no table but a list"),
+    "generation config torn": (
+        write("generation_config.json", '{"eos_token_id": [1,'),
+        "generation_config.json cannot be read as JSON",
+    ),
     # weights
     "inf in an embedding": (number(EMBED, float("inf")), f"{EMBED} holds numbers that are not finite"),
     "minus inf in the head": (number(HEAD, float("-inf")), f"{HEAD} holds numbers that are not finite"),

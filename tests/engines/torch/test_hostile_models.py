@@ -41,6 +41,7 @@ def test_a_folder_is_refused_by_name_or_does_no_harm(name, sound, tmp_path):
     except UserError as error:
         assert said and re.search(said, str(error)), error
         assert str(folder) in str(error) and "\n" not in str(error)
+        assert not str(error).endswith(":"), "it says that something is wrong, and not what"
     else:
         assert said in ("", "*"), f"{name} was loaded"
         engine = TorchEngine(

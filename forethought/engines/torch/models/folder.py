@@ -15,7 +15,7 @@ from transformers.utils import cached_file
 
 from forethought.engines.torch.models import hub
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.bin.index.json")
 MOST_JSON = 64 << 20  # bytes; configurations have thousands, indexes of the largest models some millions

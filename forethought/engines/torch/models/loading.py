@@ -154,4 +154,6 @@ def sentence(e: Exception) -> str:
     """Why a model could not be loaded, for people."""
     if "trust_remote_code" in str(e):
         return "it comes with code of its own, which runs only with model.trust_remote_code = true"
-    return next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+    said = [" ".join(line.split()) for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
+    until = next((i for i, line in enumerate(said) if not line.endswith(":")), 0)  # a heading says nothing
+    return " ".join(said[: until + 1])

@@ -60,6 +60,10 @@ def read_folder(path: str, trust_remote_code: bool, dtype: torch.dtype | str) ->
     folder.check_kinds(name)
     raw = folder.read_json(folder.find(name, folder.CONFIG) or Path(name, folder.CONFIG))
     plausible.check_numbers(raw)
+    if (ends := folder.find(name, folder.GENERATION)) is not None:
+        folder.read_json(
+            ends
+        )  # transformers goes on without it where it is torn, and its end tokens are lost
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     check_config(config, path)
     tokenizer = read_tokenizer(name, trust_remote_code, config.get_text_config().vocab_size)
