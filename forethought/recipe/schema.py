@@ -382,7 +382,8 @@ class LimitSpec:
     step_seconds: float = 60.0
     """For a reset, a step or a close of an environment, a verdict, a demonstration. 0: no limit."""
     episode_seconds: float = 600.0
-    """For the reset and all steps of one episode together. 0: no limit."""
+    """For the reset and all steps of one episode together, and for one call of a batch reward function or of
+    a credit row of your own. 0: no limit."""
     at_once: int = 16
     """Calls of environments that run at the same time: `async def` ones, and with `threads` all."""
     open_episodes: int = 0

@@ -52,6 +52,14 @@ class Speaks:
         ):
             if strange := [role for role in table if role not in roles]:
                 raise ValueError(f"{name}: {unknown('role', strange[0], roles)}")
+        for role in self.continues:
+            before = [role]
+            while (of := self.continues.get(before[-1])) is not None:
+                if of in before:
+                    raise ValueError(
+                        f"continues: {' -> '.join([*before, of])} is a cycle; remove one of these"
+                    )
+                before.append(of)
         if strange := [option for option in self.at_most.values() if option not in self.options]:
             raise ValueError(f"at_most: {unknown('option', strange[0], self.options)}")
 

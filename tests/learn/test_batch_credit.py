@@ -165,6 +165,15 @@ def test_what_a_row_of_ones_own_does_wrong_is_the_users_to_mend(tmp_path, name, 
         score(TREES, CreditSpec(name=f"{tmp_path / 'rows.py'}:{name}"), {})
 
 
+def test_a_row_of_ones_own_without_an_end_is_stopped_and_named(tmp_path):
+    file = tmp_path / "rows.py"
+    file.write_text("def row(trees, spec, state):\n    while True:\n        pass\n")
+    with pytest.raises(
+        UserError, match=r"has no end after 0\.05 s, limits\.episode_seconds \(.*rows\.py:[23]\)"
+    ):
+        score(TREES, CreditSpec(name=f"{file}:row"), {}, 0.05)
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [

@@ -114,6 +114,11 @@ def test_what_is_no_workflow_is_said(flow, name, said):
             "async def think(): ...\n@workflow(roles=('a',))\nasync def fine(): ...",
             r"raised ValueError: @workflow of think: continues: unknown role 'b'.* \(\S*flow\.py:6\)$",
         ),
+        (
+            "from forethought.workflows import workflow\n"
+            "@workflow(roles=('a', 'b'), continues={'b': 'a', 'a': 'b'})\nasync def think(): ...",
+            r"raised ValueError: .*continues: b -> a -> b is a cycle; remove one of these",
+        ),
     ],
 )
 def test_a_file_that_does_not_load_is_said_with_its_line(tmp_path, text, said):

@@ -45,11 +45,14 @@ BY_BRANCH = ("role_baseline", "turn_level", "rae")  # a branch's own reward coun
 NEED_ENTROPIES = ("entropy", "released")  # masks
 
 
-def score(trees: Sequence[Tree], spec: CreditSpec, state: State) -> Sequence[Advantages]:
-    """The advantages by the recipe's credit row, for all roles. Changes `state` if the row keeps one."""
+def score(
+    trees: Sequence[Tree], spec: CreditSpec, state: State, seconds: float = 0.0
+) -> Sequence[Advantages]:
+    """The advantages by the recipe's credit row, for all roles. Changes `state` if the row keeps one.
+    `seconds`: what a row of one's own may take (0: no limit)."""
     if spec.name in CREDITS:
         return [CREDITS[spec.name](tree, spec) for tree in trees]
-    return (OVER_BATCH.get(spec.name) or own_row(spec.name))(trees, spec, state)
+    return (OVER_BATCH.get(spec.name) or own_row(spec.name, seconds))(trees, spec, state)
 
 
 def assign(

@@ -10,20 +10,30 @@ from typing import Any
 
 from forethought.core.errors import CodeFault, RecipeError, UserError
 from forethought.core.named import find
-from forethought.core.places import described, said_of, source_of
+from forethought.core.places import described, raised_at, said_of, source_of
 from forethought.core.types import Advantages, Tree
+from forethought.core.watchdog import TimeUp, Watchdog
 from forethought.recipe.schema import CreditSpec
 
 
-def own_row(name: str) -> Callable[[Sequence[Tree], CreditSpec, dict], list[Advantages]]:
+def own_row(
+    name: str, seconds: float = 0.0
+) -> Callable[[Sequence[Tree], CreditSpec, dict], list[Advantages]]:
     """`function(trees, spec, state)` returns for each tree a table: node id -> one number for all of its
     tokens, or one per token. Nodes that it leaves out have advantage 0. CodeFault names tree and node of a
-    malformed value, and the line of the function or of an exception."""
+    malformed value, and the line of the function or of an exception, and says so where there is no end after
+    `seconds` (0: no limit)."""
     function = own_function(name, "credit.name", ())
 
     def row(trees: Sequence[Tree], spec: CreditSpec, state: dict[str, Any]) -> list[Advantages]:
         try:
-            found = function(trees, spec, state)
+            found = Watchdog().call(seconds, function, (trees, spec, state), {})
+        except TimeUp as late:
+            at = raised_at(late.__traceback__, None)
+            raise CodeFault(
+                "credit",
+                f"{name} has no end after {seconds:g} s, limits.episode_seconds{f' ({at})' if at else ''}",
+            ) from None
         except (Exception, SystemExit) as error:
             raise CodeFault("credit", said_of(name, error)) from error
         try:
