@@ -111,7 +111,7 @@ def _train(args: argparse.Namespace) -> int:
         raise UserError(f"{args.run_dir} is not empty; {way}")
 
     from forethought import display
-    from forethought.core import parts
+    from forethought.display.spent import spent
 
     # which takes seconds, before there is a run to tell of
     display.opening(sys.stdout, args.plain, f"{recipe.name}: loading PyTorch")
@@ -125,7 +125,7 @@ def _train(args: argparse.Namespace) -> int:
             if args.resume
             else run.train(recipe, args.run_dir, observe, **({"notes": [told]} if told else {}))
         )
-    for line in parts.table(parts.totals(_metric_lines(args.run_dir))):
+    for line in spent(_metric_lines(args.run_dir)):
         print(line)
     return result.exit_code
 

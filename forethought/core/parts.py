@@ -79,18 +79,6 @@ def totals(lines: Iterable[Mapping[str, object]]) -> dict[str, dict[str, float]]
     return dict(sorted(found.items(), key=lambda item: -item[1]["seconds"]))
 
 
-def table(parts: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The totals as lines of text; [] for a run that has none."""
-    whole = sum(row["seconds"] for row in parts.values())
-    if not whole:
-        return []
-    rows = [f"{'where the time went':<20} {'seconds':>9} {'share':>6} {'peak memory':>12}"]
-    for name, row in parts.items():
-        size = f"{row['peak_bytes'] / 1e9:.2f} GB" if row["peak_bytes"] else "-"
-        rows.append(f"  {name:<18} {row['seconds']:>9.1f} {row['seconds'] / whole:>6.0%} {size:>12}")
-    return rows
-
-
 def process_peak(forget: bool) -> int:
     """Bytes of memory that this process has held at most since the peak was last forgotten (Linux; elsewhere
     0). `forget`: the peak begins anew."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Hear = Callable[[int, int], None]
-"""(what is done, what there is to do)"""
+"""(tokens that are done, tokens that there are to do at most)"""
 _HEARS: list[Hear] = []
 
 

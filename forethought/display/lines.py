@@ -63,7 +63,9 @@ def line(event: Event, seen: Seen) -> str:
     if event.kind == "stage":
         return f"{stage} {event.text}: steps {event.stage_steps}"
     if event.kind == "step":
-        parts = step_cells(event.values) + seen.rates()
+        left = seen.left()
+        ahead = [f"about {clock_text(left)} left"] if left is not None and left >= 1 else []
+        parts = step_cells(event.values) + seen.rates() + ahead
         return (
             f"step {event.step}/{seen.total()} {stage} {event.stage_step}/{event.stage_steps} "
             f"{' '.join(parts)}"

@@ -9,6 +9,7 @@ from forethought.core.types import Event
 from forethought.display.pace import pace
 
 PAID = "eval_reward/"  # what a stage pays, where nothing else says what is good
+EVALUATES = "evaluating "  # how what an evaluation does begins, while it takes its time
 TOGETHER = "e2e"  # what an evaluation calls all roles together
 
 
@@ -184,14 +185,18 @@ class Seen:
         if self.busy is None or self.far is None or self.first is None:
             return ""
         (began, before, _), (now, done, of) = self.first, self.far
-        return f"{self.busy[0]}: {pace(done, of, 'turns', now - began, before)}"
+        return f"{self.busy[0]}: {pace(done, of, 'tokens at most', now - began, before)}"
 
     def left(self) -> float | None:
-        """Seconds to go at the pace of this stage's last steps; None while there is no pace."""
+        """Seconds to go: steps at the pace of this stage's last ones, and at the end of each stage an
+        evaluation that takes as long as the longest so far; None while there is no pace."""
         if len(self.paces) < 3 or self.paces[-1][1] <= self.paces[0][1]:
             return None
         pace = (self.paces[-1][0] - self.paces[0][0]) / (self.paces[-1][1] - self.paces[0][1])
-        return pace * self.to_go()
+        measured = max((s for text, s in self.took.items() if text.startswith(EVALUATES)), default=0.0)
+        stage = self.stages[self.current] if self.stages else StageSeen()
+        over = 0 < stage.steps <= stage.done  # the last step of a stage comes with its evaluation
+        return pace * self.to_go() + measured * (len(self.stages) - self.current - over)
 
     def to_go(self) -> int:
         """Steps still to be taken, if no stage ends early from here on and none is sent back to its start."""

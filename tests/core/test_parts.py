@@ -7,7 +7,7 @@ import mmap
 import pytest
 
 from forethought.core import parts
-from forethought.core.parts import Parts, process_peak, table, totals
+from forethought.core.parts import Parts, process_peak, totals
 
 
 class Clock:
@@ -64,7 +64,7 @@ def test_a_part_that_ends_in_an_error_is_closed(clock):
     assert (found["seconds_part/training"], found["seconds_part/sampling"]) == (2, 1)
 
 
-def test_the_table_of_a_run_adds_seconds_and_keeps_the_highest_peak():
+def test_the_totals_of_a_run_add_seconds_and_keep_the_highest_peak():
     lines = [
         {"step": 1, "seconds_part/sampling": 1.0, "seconds_part/other": 0.5, "memory/sampling": 2e9},
         {"step": 2, "seconds_part/sampling": 2.0, "seconds_part/other": 0.5, "memory/sampling": 1e9},
@@ -74,11 +74,6 @@ def test_the_table_of_a_run_adds_seconds_and_keeps_the_highest_peak():
         "sampling": {"seconds": 3.0, "peak_bytes": 2e9},
         "other": {"seconds": 1.0, "peak_bytes": 0.0},
     }
-    head, first, second = table(found)
-    assert head.split() == ["where", "the", "time", "went", "seconds", "share", "peak", "memory"]
-    assert first.split() == ["sampling", "3.0", "75%", "2.00", "GB"]
-    assert second.split() == ["other", "1.0", "25%", "-"]
-    assert table(totals([{"step": 1}])) == []
 
 
 def test_the_peak_of_a_process_falls_when_it_is_forgotten():

@@ -17,6 +17,7 @@ from forethought.display.pace import clock_text, pace
 from forethought.display.picture import ASCII, picture, summary
 from forethought.display.seen import Seen, evaluation
 from forethought.display.show import outline, samples
+from forethought.display.spent import spent
 from forethought.display.terminal import Terminal
 from forethought.recipe.kinds.imitate import Imitate
 from forethought.recipe.schema import AdaptiveSpec, GateSpec, Recipe
@@ -102,7 +103,7 @@ def test_plain_lines_tell_the_story():
         "stage 2/2 reinforce plan: steps 50",
         "eval step 50 plan 0.500 act 1.000 e2e 0.500 levels 3,10: plan 0.75 0.25 levels 3: act 1.00",
         "step 51/100 stage 2/2 1/50 loss 0.25 reward/plan 0.5 entropy/plan 0.125",
-        f"step 76/100 stage 2/2 26/50 loss 0.25 reward/plan 0.5 entropy/plan 0.125 {rates}",
+        f"step 76/100 stage 2/2 26/50 loss 0.25 reward/plan 0.5 entropy/plan 0.125 {rates} about 0:03 left",
         "eval step 90 plan 0.750 act 0.938 e2e 0.500 goal 0.125 levels 3,10: plan 0.75 0.50 "
         "levels 3: act 1.00",
         "decision roll_back: eval/act fell by 0.062",
@@ -303,7 +304,7 @@ def test_a_stage_that_runs_again_takes_its_steps_again():
     observe = Lines(stream, Ticks(10.0))
     for event in events:
         observe(event)
-    assert stream.getvalue().splitlines()[-1] == "step 71/161 stage 1/2 10/60"
+    assert stream.getvalue().splitlines()[-1] == "step 71/161 stage 1/2 10/60 about 15:00 left"
 
 
 def test_steps_to_go_after_a_resume_that_knows_nothing_of_the_first_stage():
@@ -596,14 +597,43 @@ def test_an_evaluation_shows_how_far_it_is_how_fast_it_goes_and_what_is_left():
     assert seen.doing() == ""
     for now, done in ((2.0, 40), (12.0, 140)):
         seen.see(doing(done, 500), now)
-    assert seen.doing() == "evaluating 500 tasks: 140 of 500 turns, 10/s, about 0:36 left"
+    assert seen.doing() == "evaluating 500 tasks: 140 of 500 tokens at most, 10/s, about 0:36 left"
     rows = [row.plain for row in picture(seen, 12.0, 100, 40, ASCII)]
     assert f"  {seen.doing()}" in rows
     seen.see(doing(20, 1000), 13.0)  # the next role: it begins anew
     seen.see(doing(60, 1000), 15.0)
-    assert seen.doing() == "evaluating 500 tasks: 60 of 1,000 turns, 20/s, about 0:47 left"
+    assert seen.doing() == "evaluating 500 tasks: 60 of 1,000 tokens at most, 20/s, about 0:47 left"
     seen.see(Event(kind="eval", stages=1, values=FIRST), 16.0)
     assert seen.busy is None and seen.took == {"evaluating 500 tasks": 16.0}
+
+
+def test_time_left_counts_the_evaluations_to_come():
+    """Steps one second apart, 7 to go; an evaluation of 20 s at the end of the stage, and of the next."""
+    seen, at = Seen(), {"steps": 15, "stages": 2, "stage_steps": 10}
+    seen.see(Event(kind="stage", text="imitate plan", **at), 0.0)
+    seen.see(Event(kind="busy", text="evaluating 500 tasks", **at), 0.0)
+    seen.see(Event(kind="eval", values=FIRST, **at), 20.0)
+    for i in (1, 2, 3):
+        seen.see(Event(kind="step", step=i, stage_step=i, values={"loss": 1.0}, **at), 20.0 + i)
+    assert seen.left() == 7 + 5 + 2 * 20
+    seen.see(Event(kind="eval", step=10, stage_step=10, values={"loss": 1.0} | FIRST, **at), 30.0)
+    assert seen.left() == 5 + 20
+
+
+def test_the_table_at_the_end_says_what_each_part_took_and_worked_on():
+    lines = [
+        {"seconds_part/sampling": 50.0, "seconds_part/other": 29.9, "memory/sampling": 2e9},
+        {"seconds_part/sampling": 50.0, "seconds_part/probes": 0.1, "tokens/sampled": 24_000},
+        {"seconds_part/training": 70.0, "memory/training": 3e9, "tokens/forward": 700},
+    ]
+    assert spent(lines) == [
+        "where the time went          time  share  peak memory",
+        "  sampling                   1:40    50%      2.00 GB  24.0k tokens, 240/s",
+        "  training                   1:10    35%      3.00 GB  700 tokens, 10/s",
+        "  tasks, credit, waiting   29.9 s    15%            -",
+        "  the whole                  3:20   100%      3.00 GB",
+    ]
+    assert spent([{"step": 1}]) == []
 
 
 def test_plain_lines_tell_of_a_long_evaluation_now_and_then():
@@ -615,7 +645,10 @@ def test_plain_lines_tell_of_a_long_evaluation_now_and_then():
         lines(doing(done, 500))
     told = stream.getvalue().splitlines()
     assert told[0] == "evaluating 500 tasks" and len(told) == 3
-    assert told[1].startswith("evaluating 500 tasks: 100 of 500 turns, 3.75/s") and "400 of 500" in told[2]
+    assert (
+        told[1].startswith("evaluating 500 tasks: 100 of 500 tokens at most, 3.75/s")
+        and "400 of 500" in told[2]
+    )
 
 
 def test_what_nothing_judges_shows_its_rewards():

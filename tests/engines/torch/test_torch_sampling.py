@@ -15,6 +15,7 @@ from torch_kit import SIZE, WORDS, bpe_of, engine_of, model_of, plain_logits, st
 from forethought.core.errors import UserError
 from forethought.core.seeds import seed_of
 from forethought.core.types import Batch, Request, Segment
+from forethought.core.waiting import hearing
 from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.models.small import tokenizer_of
 from forethought.engines.torch.sampling.cohorts import Cohorts
@@ -44,6 +45,15 @@ def sharp(kind: str = "llama", **fields) -> TorchEngine:
 
 def tokens(outs) -> list[tuple[int, ...]]:
     return [out.token_ids for out in outs]
+
+
+def test_who_waits_hears_how_many_tokens_are_done():
+    """2 rows of at most 5 tokens and one of 12: what a row that has ended did not use is done too."""
+    told: list[tuple[int, int]] = []
+    with hearing(lambda done, of: told.append((done, of))):
+        sharp().sample([ask((3, 4), max_tokens=5), ask((3, 4), n=1, max_tokens=12)])
+    assert {of for _, of in told} == {22} and told[-1][0] == 22
+    assert told == sorted(told) and told[0][0] < 22
 
 
 # One row and the others -------------------------------------------------------------------------------------

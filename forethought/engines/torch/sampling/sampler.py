@@ -149,10 +149,10 @@ class Sampler:
                 new = np.concatenate([rows.of(i) for i in entering])
                 rows.take(new, logits_BV, np.array([r.n for r in asked]))
                 live = np.concatenate([live, new])
+            if waiting_for.heard():
+                waiting_for.tell(*rows.far())
             going = ~rows.done[live]
             if not going.all():
-                if waiting_for.heard():
-                    waiting_for.tell(int(rows.done.sum()), len(rows.done))
                 if hasattr(self.steps, "end"):
                     self.steps.end(rows, live)
                 self.steps.keep(going)
@@ -215,6 +215,11 @@ class _Rows:
 
     def of(self, request: int) -> np.ndarray:
         return np.arange(self.ends[request] - self.requests[request].n, self.ends[request])
+
+    def far(self) -> tuple[int, int]:
+        """(tokens so far, the most that they can be): what a row that is done has not used counts as done,
+        so that rows which end together are not told of at their end alone."""
+        return int(np.where(self.done, self.most, self.length).sum()), int(self.most.sum())
 
     def last(self, rows: np.ndarray) -> np.ndarray:
         """The token that each row got last."""
