@@ -40,7 +40,10 @@ class Speed:
     read: float  # of a token of a prompt
     learn_base: float  # of a token that trains whole weights
     learn_adapter: float
+    call_base: float  # of such a pass beside its tokens
+    call_adapter: float
     forward: float  # of a token that is only looked at
+    look: float  # of a forward pass, beside its tokens
     update: float  # of a parameter that the optimizer moves
     publish: float  # of an adapter that has moved, until it can sample,
     fresh: float  # and what its first call takes more

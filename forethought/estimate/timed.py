@@ -14,12 +14,14 @@ from math import ceil
 from forethought.estimate.hardware import Hardware, cpu
 from forethought.estimate.lengths import Seen, seen
 from forethought.estimate.memory import Memory, memory_of, numbers_of
+from forethought.estimate.probed import probed
 from forethought.estimate.shapes import Shape
+from forethought.estimate.speakers import Speakers, at_first, by_stage
 from forethought.estimate.speed import Speed
-from forethought.estimate.tokens import Assumptions, evaluations
+from forethought.estimate.tokens import Assumptions, evaluations_of
 from forethought.recipe.kinds.imitate import Imitate
 from forethought.recipe.kinds.reinforce import Reinforce
-from forethought.recipe.layout import compares, policy_of, weights_of
+from forethought.recipe.layout import policy_of, weights_of
 from forethought.recipe.roles import counts_of
 from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.recipe.speaking import roles_of
@@ -72,14 +74,16 @@ def timed(
     length = seen(recipe, assume.used, recipe.eval.levels)
     many = max(1, len(recipe.eval.levels or recipe.task.levels)) * recipe.eval.tasks
     played = _before_giving_up(recipe, many)
-    first = _evaluation(recipe, length, played, speed, full=True)
-    parts = filter(None, (played, many - played))  # which are played one after the other
-    later = sum(_evaluation(recipe, length, tasks, speed, full=False) for tasks in parts)
+    measured = _evaluation(recipe, length, played, speed, at_first(recipe), full=True)
+    parts = [part for part in (played, many - played) if part]  # which are played one after the other
+    for stage, speakers in by_stage(recipe):
+        each = sum(_evaluation(recipe, length, tasks, speed, speakers, full=False) for tasks in parts)
+        measured += evaluations_of(recipe, stage) * each
     return Timed(
         sampling=sum(one for one, _ in stages),
         training=sum(two for _, two in stages),
-        evaluation=first + (evaluations(recipe) - 1) * later,
-        probes=_probes(recipe, length, speed),
+        evaluation=measured,
+        probes=probed(recipe, length, speed),
         saving=_saves(recipe) * (SAVED + _saved_bytes(recipe, shape) / WRITE),
         other=TURN * turns,
         stages=tuple(stages),
@@ -126,11 +130,12 @@ def _trained(recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, speed: 
     """Seconds of one step's updates: every policy that trains reads all that it is to learn from."""
     adapter = weights_of(recipe, stage) == "adapter"
     size = shape.adapter(recipe.adapter.rank, recipe.adapter.targets) if adapter else shape.parameters
-    each = speed.learn_adapter if adapter else speed.learn_base
+    each, call = (speed.learn_adapter, speed.call_adapter) if adapter else (speed.learn_base, speed.call_base)
     read = learned(recipe, stage, n)
     updates = stage.updates if isinstance(stage, Reinforce) else 1
-    extra = speed.forward * read[0] if isinstance(stage, Reinforce) and stage.ref_kl else 0.0
-    return updates * sum(each * tokens + size * speed.update + speed.publish for tokens in read) + extra
+    extra = speed.look + speed.forward * read[0] if isinstance(stage, Reinforce) and stage.ref_kl else 0.0
+    own = call + size * speed.update + speed.publish
+    return updates * sum(each * tokens + own for tokens in read) + extra
 
 
 def learned(recipe: Recipe, stage: TrainingSpec, n: Seen) -> list[float]:
@@ -191,41 +196,27 @@ def expected(
     return replace(memory, stays=stays)
 
 
-def _evaluation(recipe: Recipe, n: Seen, tasks: int, speed: Speed, full: bool) -> float:
+def _evaluation(recipe: Recipe, n: Seen, tasks: int, speed: Speed, speakers: Speakers, full: bool) -> float:
     """Seconds of one: each role by its own policy under its own turns, and where the oracle speaks, each but
     the first under the oracle's too. `full`: turns go to the end of their budgets."""
-    seconds, above, policy = 0.0, 0.0, ""
-    for i, role in enumerate(roles_of(recipe)):
+    seconds, above, policy, unread = 0.0, 0.0, "", 0.0
+    for i, role in enumerate(n.said):
         times = 2 if i and n.drawn else 1
         said, longest = (n.budget[role],) * 2 if full else (n.said[role], n.longest[role])
         if i and full:  # what is cut off is refused: the role speaks under the oracle's turns alone
             times = 1 if n.drawn else 0
         if not times:
             break
-        if policy_of(recipe, role) != policy or not i:
-            policy = policy_of(recipe, role)
+        if speakers[role] == policy:  # it has read all but what has been said since
+            seconds += speed.read * tasks * unread
+        else:
+            policy = speakers[role]
             seconds += speed.read * (n.told + tasks * (n.context + n.prompt + above)) + speed.fresh
         rows = float(tasks * times)
         seconds += _wave(rows, said, longest, speed, recipe.engine.rows) + TURN * rows
+        unread = n.said[role] if n.drawn else 0.0  # the oracle's
         above += times * n.said[role]
     return seconds
-
-
-def _probes(recipe: Recipe, n: Seen, speed: Speed) -> float:
-    """Seconds of all: held-out demonstrations are looked at by each policy and its frozen copies, and where
-    it is asked for, gradients of the roles are compared."""
-    probes = recipe.probes
-    if not probes.every:
-        return 0.0
-    times = 0.0
-    for stage in recipe.stage:
-        if isinstance(stage, TrainingSpec):
-            copies = 1 + (1 if compares(recipe, stage) else 0) + bool(probes.kl_base)
-            times += (1 + stage.steps // probes.every) * copies
-    levels = max(1, len(recipe.eval.levels or recipe.task.levels))
-    tokens = probes.tasks * levels * (n.context + n.prompt + sum(n.said.values()))
-    policies = len({policy_of(recipe, role) for role in roles_of(recipe)})
-    return times * policies * tokens * speed.forward
 
 
 def _saves(recipe: Recipe) -> int:

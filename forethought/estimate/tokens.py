@@ -82,11 +82,14 @@ def work_of(stage: StageSpec, recipe: Recipe, lengths: Lengths, assume: Assumpti
 
 
 def evaluations(recipe: Recipe) -> int:
-    """How often a run measures: at its start and each stage's end, and every `eval.every` steps between."""
+    """How often a run measures: at its start, and in its stages."""
+    return 1 + sum(evaluations_of(recipe, stage) for stage in recipe.stage if isinstance(stage, TrainingSpec))
+
+
+def evaluations_of(recipe: Recipe, stage: TrainingSpec) -> int:
+    """How often in a stage: every `eval.every` steps, and at its end."""
     every = recipe.eval.every
-    return 1 + sum(
-        -(-stage.steps // every) if every else 1 for stage in recipe.stage if isinstance(stage, TrainingSpec)
-    )
+    return -(-stage.steps // every) if every else 1
 
 
 def evaluation_work(recipe: Recipe, lengths: Lengths, assume: Assumptions) -> Work:

@@ -26,7 +26,10 @@ SPEED = Speed(
     read=0.01,
     learn_base=0.5,
     learn_adapter=0.25,
+    call_base=0.2,
+    call_adapter=0.4,
     forward=0.1,
+    look=0.05,
     update=1e-3,
     held=5e8,
     publish=0.7,
@@ -65,13 +68,13 @@ def test_lengths_are_those_of_demonstrations():
 def test_imitation_by_hand():
     """4 prompts of 3 tokens, 2 screens of 8, 4 x 7 tokens said: 56; every parameter is updated."""
     found = timed(recipe_of(IMITATE), TINY, SPEED, Assumptions())
-    assert found.training == pytest.approx(3 * (56 * 0.5 + TINY.parameters * 1e-3 + 0.7))
+    assert found.training == pytest.approx(3 * (56 * 0.5 + 0.2 + TINY.parameters * 1e-3 + 0.7))
     assert (found.sampling, found.probes) == (0, 0)
     assert found.other == pytest.approx(3 * 4 * 2 * TURN)
     assert found.saving == pytest.approx(2 * (SAVED + 12 * TINY.parameters / WRITE))
     tokens = recipe_of(IMITATE | {"batch_tokens": 100})
     assert timed(tokens, TINY, SPEED, Assumptions()).training == pytest.approx(
-        3 * (2 * 56 * 0.5 + TINY.parameters * 1e-3 + 0.7)
+        3 * (2 * 56 * 0.5 + 0.2 + TINY.parameters * 1e-3 + 0.7)
     )
 
 
@@ -79,7 +82,7 @@ def test_each_policy_reads_a_demonstration_up_to_what_it_learns_last():
     """`plan` learns from a quarter of 4: prompts of 3, plans of 2, and a screen of 8 where one of its 2 tasks
     is among them; `act` reads all 56 tokens. With one adapter for both all are read once."""
     stage = IMITATE | {"weights": "adapter", "loss_share": {"plan": [0.25]}}
-    own = TINY.adapter(16) * 1e-3 + 0.7
+    own = 0.4 + TINY.adapter(16) * 1e-3 + 0.7
     plan = 4 * 0.25 * (3 + 2) + 2 * 8 * (1 - 0.75**2)
     found = timed(recipe_of(stage, layout="adapters"), TINY, SPEED, Assumptions())
     assert found.training == pytest.approx(3 * ((plan + 56) * 0.25 + 2 * own))
@@ -95,7 +98,7 @@ def test_the_first_evaluation_of_a_trained_model_ends_where_it_gives_up():
     whole, ended = (
         timed(recipe_of(PLAN, **table), TINY, SPEED, Assumptions()).evaluation for table in tables
     )
-    each = 1.6 * (0.01 * (11 + 13) + 0.1 * (3 + 6)) + 2 * TURN
+    each = 1.6 * (0.01 * (11 + 2) + 0.1 * (3 + 6)) + 2 * TURN
     assert whole - ended == pytest.approx(4 * each - (1.6 * (2 + 5) * 1.0 + 2 * 0.3))
 
 
@@ -105,8 +108,23 @@ def test_reinforcement_by_hand():
     found = timed(recipe_of(PLAN), TINY, SPEED, Assumptions())
     assert found.sampling == pytest.approx(5 * (2 * 11 * 0.01 + 2 * 1.0 + 6 * 2 * 0.1 + 0.3))
     size = TINY.adapter(16)
-    assert found.training == pytest.approx(5 * ((2 * 11 - 8 - 8 + 16 + 12) * 0.25 + size * 1e-3 + 0.7))
+    assert found.training == pytest.approx(5 * ((2 * 11 - 8 - 8 + 16 + 12) * 0.25 + 0.4 + size * 1e-3 + 0.7))
     assert found.other == pytest.approx(5 * 6 * TURN)
+
+
+def test_probes_by_hand():
+    """2 tasks of each of 2 levels, both on one screen. Imitation trains the base for both roles: at its start
+    and after its second of 3 steps the base reads plans and acts. Reinforcement: at its start the base, which
+    acts, reads both, `plan` and its frozen copy the plans alone; then those two after steps 2 and 4."""
+    probes = {"every": 2, "tasks": 2, "conflict_every": 0}
+    recipe = recipe_of(IMITATE, PLAN, probes=probes, task=TASK | {"levels": [1, 2]})
+    n = seen(recipe, 0.4)
+    plans = 2 * (n.context + 2 * (n.prompt + n.said["plan"])) * 0.1 + 0.05
+    both = 2 * (n.context + 2 * (n.prompt + n.said["plan"] + n.said["act"])) * 0.1 + 0.05
+    found = timed(recipe, TINY, SPEED, Assumptions()).probes
+    assert found == pytest.approx(2 * both + both + 3 * 2 * plans)
+    alone = replace(recipe, probes=replace(recipe.probes, kl_start=False))
+    assert timed(alone, TINY, SPEED, Assumptions()).probes == pytest.approx(2 * both + both + 3 * plans)
 
 
 def test_memory_is_that_of_turns_as_long_as_demonstrations():
@@ -125,12 +143,12 @@ def test_memory_is_that_of_turns_as_long_as_demonstrations():
 
 
 def test_an_evaluation_by_hand():
-    """At first 6 plans of 3 tokens and 6 acts of 6 under the oracle's plans; at the end plans of 2, and acts
-    of 5 under both, each adapter reading the prompts for itself."""
+    """At first 6 plans of 3 tokens and 6 acts of 6 under the oracle's plans, all by the base, which reads the
+    prompts once; at the end plans of 2, and acts of 5 under both, by the adapter and by the base."""
     found = timed(recipe_of(PLAN), TINY, SPEED, Assumptions())
-    first = 6 * 11 * 0.01 + 3 + 6 * 3 * 0.1 + 6 * TURN + 6 * (11 + 2) * 0.01 + 6 + 6 * 6 * 0.1 + 6 * TURN
+    first = 6 * 11 * 0.01 + 3 + 6 * 3 * 0.1 + 6 * TURN + 6 * 2 * 0.01 + 6 + 6 * 6 * 0.1 + 6 * TURN
     later = 6 * 11 * 0.01 + 2 + 6 * 2 * 0.1 + 6 * TURN + 6 * (11 + 2) * 0.01 + 5 + 12 * 5 * 0.1 + 12 * TURN
-    assert found.evaluation == pytest.approx(first + later + 4 * 0.3)
+    assert found.evaluation == pytest.approx(first + later + 3 * 0.3)
 
 
 def test_rows_beyond_those_decoded_together_come_one_after_the_other():

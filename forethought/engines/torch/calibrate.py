@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ DEPTHS = (2, 6)  # layers that are timed; of a model with fewer, one and all
 ROWS = (4, 32)  # sequences that are sampled together
 NEW = (1, 17)  # tokens of each
 PROMPT, PATHS = 64, 4  # tokens of a prompt; paths of a training step
+FEW = 8  # tokens of the prompt of a step that is hardly more than its call
 WORDS = 16  # token ids that are used: every model has so many
 TIMES = 2  # the least of so many
 
@@ -34,8 +36,9 @@ TIMES = 2  # the least of so many
 def speeds(shape: Mapping[str, Any], engine: EngineSpec, adapter: AdapterSpec) -> dict[str, float]:
     """Seconds of the whole model of `shape` (fields of `estimate.shapes.Shape`): of a decoding step (`step`)
     and of each row in it (`row`), of a prompt token (`read`), of a trained token in whole weights and in an
-    adapter (`learn_...`) and one that is only looked at (`forward`), of a parameter that is updated
-    (`update`); and the bytes that the process holds beside a model (`held`)."""
+    adapter (`learn_...`) and one that is only looked at (`forward`), of a call that trains or looks beside
+    its tokens (`call_...`, `look`), of a parameter that is updated (`update`); and the bytes that the process
+    holds beside a model (`held`)."""
     held = float(_resident())
     layers = shape["layers"]
     few, more = DEPTHS if layers >= DEPTHS[1] else (1, max(2, layers))
@@ -78,28 +81,14 @@ def _engine(
 
 def _timed(engine: TorchEngine, size: int) -> dict[str, float]:
     found = _sampling(engine)
-    paths = [
-        segment
-        for i in range(PATHS)
-        for segment in (
-            Segment(parent=-1, token_ids=tuple(3 + (7 * i + j) % WORDS for j in range(PROMPT))),
-            Segment(
-                parent=2 * i,
-                token_ids=tuple(3 + (5 * i + j) % WORDS for j in range(PROMPT)),
-                role="timed",
-                stream="sft",
-                weight=(1.0,) * PROMPT,
-            ),
-        )
-    ]
-    tokens = 2 * PATHS * PROMPT
     goal = Objective((Term(loss="sft", stream="sft", denominator=float(PATHS * PROMPT)),))
     engine.fork(BASE, "one")
     optim = OptimSpec()
-    for policy, name in ((BASE, "learn_base"), ("one", "learn_adapter")):
+    for policy, name in ((BASE, "base"), ("one", "adapter")):
         engine.prepare(policy, optim)
-        batch = Batch(policy=policy, segments=tuple(paths))
-        found[name] = _least(lambda batch=batch: engine.forward_backward(batch, goal)) / tokens
+        each, call = _apart(partial(engine.forward_backward, objective=goal), policy)
+        found |= {f"learn_{name}": each, f"call_{name}": call}
+        batch = _batch(policy, PATHS, PROMPT)
         if policy == BASE:
             engine.optim_step(policy)
             engine.forward_backward(batch, goal)
@@ -108,9 +97,37 @@ def _timed(engine: TorchEngine, size: int) -> dict[str, float]:
             found["update"] = (time.perf_counter() - began) / size
             engine.release(policy)
     found |= _turned_over(engine, lambda: engine.forward_backward(batch, goal))
-    batch = Batch(policy=BASE, segments=tuple(paths))
-    found["forward"] = _least(lambda: engine.inspect(batch)) / tokens
+    found["forward"], found["look"] = _apart(engine.inspect, BASE)
     return found
+
+
+def _apart(do: Callable[[Batch], object], policy: str) -> tuple[float, float]:
+    """(seconds of a token, seconds of a call beside its tokens), from a batch and from hardly any."""
+    many, few = 2 * PATHS * PROMPT, 2 * FEW
+    whole, least = (
+        _least(partial(do, _batch(policy, paths, tokens))) for paths, tokens in ((PATHS, PROMPT), (1, FEW))
+    )
+    each = max(1e-12, (whole - least) / (many - few))
+    return each, max(0.0, least - few * each)
+
+
+def _batch(policy: str, paths: int, tokens: int) -> Batch:
+    """So many paths: a prompt of so many tokens and as many that are learned."""
+    segments = [
+        segment
+        for i in range(paths)
+        for segment in (
+            Segment(parent=-1, token_ids=tuple(3 + (7 * i + j) % WORDS for j in range(tokens))),
+            Segment(
+                parent=2 * i,
+                token_ids=tuple(3 + (5 * i + j) % WORDS for j in range(tokens)),
+                role="timed",
+                stream="sft",
+                weight=(1.0,) * tokens,
+            ),
+        )
+    ]
+    return Batch(policy=policy, segments=tuple(segments))
 
 
 def _turned_over(engine: TorchEngine, learn: Callable[[], object]) -> dict[str, float]:
