@@ -102,6 +102,37 @@ CASES = {
     "sft": Case(
         "sft", {}, [-1.0, -2.0], [words("sft", (0.5, 2.0))], 4.5, [-0.5, -2.0], {"loss/sft_plan": 1.8}
     ),
+    # sums of log-ratios 0.6, -0.3; twice them less A: 0.2, 0.4; the last segment has no reference
+    "webrl": Case(
+        "webrl",
+        {"beta": 2.0},
+        [-1.0, -2.0, -0.5, -4.0],
+        [
+            words("pg", (0.5, 0.5), advantage=(1.0, 1.0), ref_logprobs=(-1.5, -2.1), sequence=1),
+            words("pg", (1.0,), advantage=(-1.0,), ref_logprobs=(-0.2,), sequence=2),
+            words("pg", (1.0,), advantage=(1.0,)),
+        ],
+        0.04 + 0.16,
+        [0.8, 0.8, 1.6, 0.0],
+        {"webrl/ratio": (0.6 + 0.3) / 2},
+    ),
+    # mean log-ratios 0.3 (b 1), 0.05 (sure: b 5), masked, -0.8 (sure, held to b 1.25, in the straight part),
+    # 0 (A = 0 is kept)
+    "webrl_released": Case(
+        "webrl_released",
+        {},
+        [-1.0, -2.0, -0.05, -3.0, -1.0, -2.0],
+        [
+            words("pg", (0.5, 0.5), advantage=(0.3, 0.3), ref_logprobs=(-1.5, -2.1), sequence=1),
+            words("pg", (1.0,), advantage=(1.0,), ref_logprobs=(-0.1,), sequence=2),
+            words("pg", (1.0,), advantage=(-0.1,), ref_logprobs=(-1.0,), sequence=3),
+            words("pg", (1.0,), advantage=(1.0,), ref_logprobs=(-0.2,), sequence=4),
+            words("pg", (1.0,), advantage=(0.0,), ref_logprobs=(-2.0,), sequence=5),
+        ],
+        0.245 + 0.05625 + 1.2 + 0.5,
+        [-0.35, -0.35, -0.75, 0.0, -1.0, -1.0],
+        {"webrl/kept": 0.8},
+    ),
     # d = 0, ln 2, -1: 0, 1 - ln 2, 1/e; the second segment has no reference
     "k3": Case(
         "k3",

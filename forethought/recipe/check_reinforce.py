@@ -14,7 +14,8 @@ from forethought.recipe.roles import counts_of, sampled_in
 from forethought.recipe.schema import CreditSpec, ShapingSpec, TreeSpec
 
 # the rows of forethought.learn.credit.CREDITS and OVER_BATCH; a test compares them
-CREDITS = ("grpo", "dr_grpo", "rloo", "role_baseline", "turn_level")
+VALUED = ("webrl", "webrl_released")  # those that need a critic, and no peers
+CREDITS = ("grpo", "dr_grpo", "rloo", "role_baseline", "turn_level", *VALUED)
 OVER_BATCH = ("rae", "reinforce_pp", "reinforce_pp_baseline")
 BY_BRANCH = ("role_baseline", "turn_level")  # of them, those that compare each branch with its own peers
 # by place: of a role that prepares, and of the last one, which acts
@@ -91,7 +92,7 @@ def _check_peers(here: str, stage: Sampling, roles: Roles, continues: Continues)
             raise RecipeError(
                 f"{here}.{ends}", f"0 samples no {ends}, so role {role!r} cannot train; use at least 1"
             )
-    if stage.credit.name not in CREDITS:
+    if stage.credit.name not in CREDITS or stage.credit.name in VALUED:
         return  # what compares over a batch, or is one's own, needs no peers in a tree
     if max(sampled.values(), default=1) == 1:
         first = next(role for role in roles if role not in tree.oracle)
@@ -244,7 +245,13 @@ def _check_credit(where: str, credit: CreditSpec, stage: Sampling, roles: Roles)
     if not is_known("credits", credit.name, CREDITS + OVER_BATCH):
         known = (*CREDITS, *OVER_BATCH, *installed("credits"))
         raise RecipeError(f"{where}.name", unknown("credit", credit.name, known))
+    if credit.name in VALUED and not hasattr(stage, "critic"):
+        raise RecipeError(
+            f"{where}.name", f'"{credit.name}" reads the values of a critic; use kind = "webrl", or "grpo"'
+        )
     within(f"{where}.gamma", credit.gamma, 0, 1)
+    within(f"{where}.mix", credit.mix, 0, 1)
+    within(f"{where}.margin", credit.margin, 0, 1)
     within(f"{where}.decay", credit.decay, 0, 1)
     above(f"{where}.eps", credit.eps, 0)
     at_least(f"{where}.alpha", credit.alpha, 0)

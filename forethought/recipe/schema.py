@@ -166,14 +166,19 @@ class TreeSpec:
 class CreditSpec:
     name: str = "grpo"
     """How rewards become advantages: `grpo`, `dr_grpo`, `rloo`, `role_baseline`, `turn_level`, `rae`,
-    `reinforce_pp`, `reinforce_pp_baseline`, one that an installed package declares, or your own function
-    as `credit.py:name`."""
+    `reinforce_pp`, `reinforce_pp_baseline`, of kind `webrl` also `webrl` and `webrl_released`, one that an
+    installed package declares, or your own function as `credit.py:name`."""
     eps: float = 1e-4
     """Added to the standard deviation where one is divided by."""
     gamma: float = 1.0
     """`turn_level`: discount from a turn to the next."""
     decay: float = 0.95
     """`rae`: decay of the running baselines."""
+    mix: float = 0.5
+    """`webrl`: share of what a turn gained in value; the rest is the outcome less the value (lambda in the
+    paper, arXiv 2411.02337)."""
+    margin: float = 0.05
+    """`webrl_released`: what the value must rise by for a turn of a failure to count."""
     weight: dict[str, float] = field(default_factory=dict)
     """Role -> factor on the advantages of its tokens. Absent: 1."""
     alpha: float = 0.0
@@ -196,8 +201,9 @@ class LossSpec:
     as in `loss = { name = "dapo", clip_high = 0.3 }` (docs/losses.md)."""
 
     name: str = ""
-    """The loss: `grpo`, `dapo`, `gspo`, `cispo`, `sft`, one that an installed package declares, or your
-    own row as `losses.py:MINE`. Empty: `grpo` of rollouts, `sft` of demonstrations."""
+    """The loss: `grpo`, `dapo`, `gspo`, `cispo`, `webrl`, `webrl_released`, `sft`, one that an
+    installed package declares, or your own row as `losses.py:MINE`. Empty: `grpo` of rollouts, `sft` of
+    demonstrations."""
     options: dict[str, Any] = field(default_factory=dict)
     """Every other key of the table is an option of the loss (docs/losses.md)."""
 
@@ -236,7 +242,7 @@ class StageSpec:
     row of `recipe.kinds.KINDS`, or a class of your own that the recipe names."""
 
     kind: str = ""
-    """`imitate` (the default), `reinforce`, `distill`, or your own class as `kinds.py:Name`
+    """`imitate` (the default), `reinforce`, `webrl`, `distill`, or your own class as `kinds.py:Name`
     (docs/stages.md)."""
     name: str = ""
     """What the stage is called in metrics and the report. Empty: its kind."""

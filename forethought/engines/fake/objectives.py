@@ -63,17 +63,27 @@ class Tokens:
 
     def mean(self, x: Numbers) -> Numbers:
         """Mean of `x` over the weighted tokens of each sequence, laid out by token again."""
-        groups: dict[tuple[int, int], list[int]] = {}
-        names = [(s.sequence, -1 if s.sequence >= 0 else i) for i, s in self.segments for _ in s.token_ids]
-        for n, name in enumerate(names):
-            if self.weight.values[n]:
-                groups.setdefault(name, []).append(n)
+        names, groups = self._sequences()
         means = {}
         for name, own in groups.items():
             means[name] = Numbers([x.values[n] for n in own], [x.slopes[n] for n in own]).sum() / len(own)
         zero = Numbers([0.0])
         found = [means.get(name, zero) for name in names]
         return Numbers([m.values[0] for m in found], [m.slopes[0] for m in found])
+
+    def size(self) -> Numbers:
+        """How many weighted tokens the sequence of each token has."""
+        names, groups = self._sequences()
+        return Numbers([float(len(groups.get(name, ()))) for name in names])
+
+    def _sequences(self) -> tuple[list[tuple[int, int]], dict[tuple[int, int], list[int]]]:
+        """(the sequence of each token; the weighted tokens of each sequence)."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        names = [(s.sequence, -1 if s.sequence >= 0 else i) for i, s in self.segments for _ in s.token_ids]
+        for n, name in enumerate(names):
+            if self.weight.values[n]:
+                groups.setdefault(name, []).append(n)
+        return names, groups
 
     def of_role(self, role: str) -> Numbers:
         """1.0 for tokens of `role`, else 0.0."""

@@ -27,6 +27,8 @@ from forethought.learn.credit.hicra import preparing_mask as preparing_mask
 from forethought.learn.credit.own import own_row
 from forethought.learn.credit.roles import role_baseline
 from forethought.learn.credit.turns import turn_level
+from forethought.learn.credit.webrl import webrl, webrl_released
+from forethought.recipe.check_reinforce import VALUED
 from forethought.recipe.schema import CreditSpec
 
 CREDITS: dict[str, Callable[[Tree, CreditSpec], Advantages]] = {
@@ -35,13 +37,20 @@ CREDITS: dict[str, Callable[[Tree, CreditSpec], Advantages]] = {
     "rloo": rloo,
     "role_baseline": role_baseline,
     "turn_level": turn_level,
+    "webrl": webrl,
+    "webrl_released": webrl_released,
 }
 OVER_BATCH: dict[str, Callable[[Sequence[Tree], CreditSpec, State], list[Advantages]]] = {
     "rae": rae,
     "reinforce_pp": reinforce_pp,
     "reinforce_pp_baseline": reinforce_pp_baseline,
 }
-BY_BRANCH = ("role_baseline", "turn_level", "rae")  # a branch's own reward counts, not the sum along a path
+BY_BRANCH = (
+    "role_baseline",
+    "turn_level",
+    "rae",
+    *VALUED,
+)  # a branch's own reward counts, not the sum along a path
 NEED_ENTROPIES = ("entropy", "released")  # masks
 
 

@@ -10,7 +10,7 @@ from forethought.core.types import NO_EVIDENCE, Tree
 from forethought.learn.credit.flat import responses
 from forethought.learn.credit.turns import returns
 from forethought.learn.peers import groups, value, written
-from forethought.recipe.check_reinforce import CREDITS, OVER_BATCH
+from forethought.recipe.check_reinforce import CREDITS, OVER_BATCH, VALUED
 
 STEPS = 5  # in which a role spoke and was never compared, before a stage ends
 
@@ -18,8 +18,8 @@ STEPS = 5  # in which a role spoke and was never compared, before a stage ends
 def compared(trees: Sequence[Tree], credit: str) -> set[str]:
     """Roles of which some turns were compared with others by a credit row, whatever the result."""
     by = {"role_baseline": _by_branch, "turn_level": _by_turn}.get(credit, _by_path)
-    if credit in ("rae", "reinforce_pp", "reinforce_pp_baseline"):
-        return spoken(trees)  # against other tasks, or earlier steps
+    if credit in ("rae", "reinforce_pp", "reinforce_pp_baseline", *VALUED):
+        return spoken(trees)  # against other tasks, earlier steps, or a critic
     return {role for tree in trees for role in by(tree) if role is not None}
 
 

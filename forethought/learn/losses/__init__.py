@@ -18,16 +18,26 @@ from forethought.learn.losses.divergence import k3, kl
 from forethought.learn.losses.gspo import gspo
 from forethought.learn.losses.likelihood import sft
 from forethought.learn.losses.row import Loss, Need
+from forethought.learn.losses.webrl import webrl, webrl_released
 
 _CLIP = {"clip_low": (0, 1), "clip_high": (0, inf)}
 _RATIO: frozenset[Need] = frozenset({"advantage", "old"})
 _SHARE = ("clip/share",)
+_REGRESSED: frozenset[Need] = frozenset({"advantage", "ref", "sequences"})
+_BETA = (0, inf)
 
 LOSSES: dict[str, Loss] = {
     "grpo": Loss(per_token=grpo, needs=_RATIO, measures=_SHARE, bounds=_CLIP),
     "dapo": Loss(per_token=dapo, needs=_RATIO, measures=_SHARE, bounds=_CLIP),
     "gspo": Loss(per_token=gspo, needs=frozenset({*_RATIO, "sequences"}), measures=_SHARE, bounds=_CLIP),
     "cispo": Loss(per_token=cispo, needs=_RATIO, measures=_SHARE, bounds=_CLIP),
+    "webrl": Loss(per_token=webrl, needs=_REGRESSED, measures=("webrl/ratio",), bounds={"beta": _BETA}),
+    "webrl_released": Loss(
+        per_token=webrl_released,
+        needs=_REGRESSED,
+        measures=("webrl/kept",),
+        bounds={"beta": _BETA, "beta_sure": _BETA, "sure": (0, 1)},
+    ),
     "sft": Loss(per_token=sft, stream="sft", by_role=True),
     "k3": Loss(per_token=k3, needs=frozenset({"ref"}), metric="kl/ref"),
     "kl": Loss(per_token=kl, needs=frozenset({"distributions"}), stream="keep", metric="kl/keep"),

@@ -21,7 +21,8 @@ from forethought.core.errors import unknown
 Numbers = Any  # one number per token, [N]
 Need = Literal["advantage", "old", "ref", "sequences", "distributions"]
 """advantage: credit by token; old: log-probs under the policy that sampled; ref: log-probs under a reference
-(tokens without them are left out); sequences: `mean`, and with it all tokens of a response at once;
+(tokens without them are left out); sequences: `mean` and `size`, and with them all tokens of a response at
+once;
 distributions: `kl`, over the whole vocabulary, to the reference that the term names."""
 
 PerToken = Callable[..., tuple[Numbers, Mapping[str, Numbers]]]
@@ -42,6 +43,9 @@ class Tokens(Protocol):
     def mean(self, x: Numbers) -> Numbers:
         """`x` averaged over the tokens (of weight other than 0) of each one's sequence: the turns of one
         response, those that the same branch of a tree holds."""
+
+    def size(self) -> Numbers:
+        """How many tokens (of weight other than 0) each one's sequence has: `mean` x `size` is a sum."""
 
     def of_role(self, role: str) -> Numbers:
         """1 on the tokens of a role, else 0."""

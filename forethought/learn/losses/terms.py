@@ -11,7 +11,14 @@ from forethought.core.types import Objective, Term
 from forethought.learn.losses import row
 from forethought.learn.losses.row import Loss, Numbers, Tokens
 
-NEEDS_OF = {"advantage": "advantage", "old": "old", "ref": "ref", "mean": "sequences", "kl": "distributions"}
+NEEDS_OF = {
+    "advantage": "advantage",
+    "old": "old",
+    "ref": "ref",
+    "mean": "sequences",
+    "size": "sequences",
+    "kl": "distributions",
+}
 """Field of the tokens -> the need that a row declares for it."""
 
 

@@ -38,6 +38,8 @@ CREDITS = {
     "rloo": "RLOO (arXiv 2402.14740) over whole paths: reward minus the mean of the others.",
     "role_baseline": "Each branch against its peers: plans with plans, executions of one plan together.",
     "turn_level": "Each turn with what came after it on its branch, against peers at the same turn.",
+    "webrl": "A learned value is the baseline, of kind `webrl`: gain in value, and outcome less value.",
+    "webrl_released": "As WebRL's code has it, with the outcome on every turn.",
     "rae": "A running baseline for each role (SPIRAL, arXiv 2506.24119); one trajectory a task is enough.",
     "reinforce_pp": "REINFORCE++ (arXiv 2501.03262): advantages are normalised over the whole batch.",
     "reinforce_pp_baseline": "REINFORCE++ with the group's mean as baseline.",
@@ -47,6 +49,8 @@ LOSSES = {
     "dapo": "The same with a higher upper bound (DAPO, arXiv 2503.14476).",
     "gspo": "The same with the ratio of the whole response (GSPO, arXiv 2507.18071).",
     "cispo": "The clipped ratio is a weight without a gradient (MiniMax-M1, arXiv 2506.13585).",
+    "webrl": "KL regression: the log-ratio to a reference is what the advantage says (arXiv 2411.02337).",
+    "webrl_released": "As WebRL's code has it: imitation of what the critic finds no worse, the control.",
     "sft": "Negative log-likelihood. The default of demonstrations.",
 }
 TRACKERS = {
@@ -71,6 +75,9 @@ PARTS = {
 OPTIONS = {
     "clip_low": "The ratio of new to old probability is kept from 1 - clip_low on.",
     "clip_high": "The ratio of new to old probability is kept up to 1 + clip_high.",
+    "beta": "Advantage of one nat of log-ratio: large keeps the policy near its reference.",
+    "beta_sure": "The same where the reference is sure of the turn.",
+    "sure": "Mean probability of a token from which on the reference is sure.",
     "replan_after": "A plan is written anew after so many failed steps, and where it is asked for. 0: never.",
     "rounds": "Plans that are written at most, each after what was wrong with the one before it.",
 }

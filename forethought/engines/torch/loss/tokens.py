@@ -62,6 +62,12 @@ class Tokens:
         counts_S = x_N.new_zeros(self._sequences[1]).index_add(0, self._sequences[0], counts_N)
         return (sums_S / counts_S.clamp(min=1.0))[self._sequences[0]]
 
+    def size(self) -> torch.Tensor:
+        """How many weighted tokens the sequence of each token has (N)."""
+        counts_N = (self.weight != 0).to(self.logp.dtype)
+        counts_S = counts_N.new_zeros(self._sequences[1]).index_add(0, self._sequences[0], counts_N)
+        return counts_S[self._sequences[0]]
+
     def of_role(self, role: str) -> torch.Tensor:
         """1.0 for tokens of `role`, else 0.0."""
         return self.where(lambda s: s.role == role)
