@@ -129,6 +129,11 @@ def _tasks_of(n: int) -> Check:
     return check
 
 
+def _one(value: Any) -> Task:
+    need(isinstance(value, Task), value, "a Task")
+    return _tasks([value])[0]
+
+
 def _turns(value: Any, roles: Container[str]) -> list[Turn]:
     need(isinstance(value, list | tuple) and len(value) > 0, value, "a list of turns")
     for i, turn in enumerate(value):
@@ -159,6 +164,8 @@ METHODS: Mapping[str, tuple[Boundary, Callable[..., Any] | None]] = {
     "oracle_plan": ("task", text),
     "demonstrate": ("task", _turns),
     "pool": ("task", _tasks),
+    "mutate": ("task", _one),
+    "rewritten": ("task", _one),
     "has_plan": ("task", None),
     "messages": ("task", None),
     "with_plan": ("task", _turns),

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.films import Film
 from forethought.core.grounding import Pair
-from forethought.core.types import Side, Task, Tree, Turn, Verdict
+from forethought.core.types import Outcome, Side, Task, Tree, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.uses import Use
 
@@ -251,6 +251,26 @@ class Answers(Protocol):
     def repaired(self, task: Task) -> str:
         """The plan that goes around what the tools refuse of the oracle's, stop word included; "" where they
         refuse nothing."""
+
+
+class Mutable(Protocol):
+    """Whose tasks can be made into others like them. A curriculum that grows its own tasks (kind `webrl`)
+    needs it."""
+
+    def mutate(self, task: Task, rng: random.Random) -> Task:
+        """Another training task near this one: other objects, other names, a neighbouring level. What is
+        drawn is drawn with `rng`, so that one seed gives one task; `task` stays as it is."""
+
+
+class Rewritten(Protocol):
+    """Whose tasks can be said anew by somebody else, in words, with their answer."""
+
+    def rewritten(self, task: Task, question: str, answer: str) -> Task:
+        """The training task with this question and answer in place of its own. UserError for words that
+        cannot stand there."""
+
+    def graded(self, task: Task, text: str) -> Outcome:
+        """What the grader says of an answer."""
 
 
 class Critic(Protocol):

@@ -11,7 +11,18 @@ from itertools import pairwise
 from forethought.core.errors import UserError
 from forethought.core.types import Outcome, Task, Turn, Undrawn
 from forethought.envs.pool import play
-from forethought.tasks.base import Asks, Demonstrates, FreeText, Oracle, Pool, Split, Taskset, face, needed
+from forethought.tasks.base import (
+    Asks,
+    Demonstrates,
+    FreeText,
+    Mutable,
+    Oracle,
+    Pool,
+    Split,
+    Taskset,
+    face,
+    needed,
+)
 
 CHECK = "this check"
 DRAWN = 40  # tasks of a level and split that are looked at
@@ -42,6 +53,9 @@ def conformance(taskset: Taskset) -> list[Finding]:
         ("no task stands in both splits", lambda: _disjoint(drawn)),
         ("one id means one task", lambda: _ids(tasks)),
     ]
+    if face(taskset, Mutable):
+        said = "tasks that are made into others stay training tasks, the same for the same seed"
+        questions.append((said, lambda: _mutated(taskset, shown, drawn)))
     if taskset.spaced:
         questions.append(("every word of the tasks is in the vocabulary", lambda: _words(taskset, tasks)))
     if face(taskset, FreeText):
@@ -107,6 +121,22 @@ def _deterministic(taskset: Taskset) -> str:
                     f"level {level} gave {one.prompt!r:.60} and then {other.prompt!r:.60} for one seed; draw "
                     f"with the rng that `family` is given, and with nothing else"
                 )
+    return ""
+
+
+def _mutated(taskset: Taskset, tasks: Sequence[Task], drawn: dict[tuple[int, Split], list[Task]]) -> str:
+    able = needed(taskset, Mutable, CHECK)
+    held_out = {_content(task) for (_, split), some in drawn.items() if split == "eval" for task in some}
+    for i, task in enumerate(tasks):
+        one, again = (able.mutate(task, random.Random(i)) for _ in range(2))
+        if _content(one) != _content(again):
+            return f"{task.id!r} became {one.prompt!r:.60} and then {again.prompt!r:.60} for one seed"
+        if one.level not in taskset.levels:
+            return f"{task.id!r} became a task of level {one.level}, which there is not"
+        if _content(one) in held_out:
+            return f"{task.id!r} became {one.id!r}, which is held out"
+        if taskset.spaced and (wrong := _words(taskset, [one])):
+            return wrong
     return ""
 
 

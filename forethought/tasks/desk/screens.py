@@ -55,13 +55,7 @@ class Screens:
             if self.parents == 1
             else self._second(rng, live, dead, first, depth)
         )
-        cells = {
-            n: (f"x{c // GRID}", f"y{c % GRID}")
-            for n, c in zip(names, rng.sample(range(GRID * GRID), len(names)), strict=True)
-        }
-        order = rng.sample(names, len(names))
-        context = " ".join(" ".join((n, *parents[n], *cells[n])) for n in order)
-        return parents, cells, context
+        return parents, *_placed(parents, rng)
 
     def _second(
         self,
@@ -89,6 +83,29 @@ class Screens:
             other = rng.choice(same) if same and rng.random() < 0.5 else rng.choice(ends)
             parents[name] = tuple(rng.sample([first[name], other], 2))
         return parents
+
+
+def _placed(
+    parents: Mapping[str, tuple[str, ...]], rng: random.Random
+) -> tuple[dict[str, tuple[str, str]], str]:
+    """(cell of each widget, the screen as text), at random."""
+    names = list(parents)
+    cells = {
+        n: (f"x{c // GRID}", f"y{c % GRID}")
+        for n, c in zip(names, rng.sample(range(GRID * GRID), len(names)), strict=True)
+    }
+    order = rng.sample(names, len(names))
+    return cells, " ".join(" ".join((n, *parents[n], *cells[n])) for n in order)
+
+
+def renamed(
+    parents: Mapping[str, tuple[str, ...]], rng: random.Random
+) -> tuple[dict[str, str], dict[str, tuple[str, str]], str]:
+    """(new name of each widget, ROOT and VOID as they are; cells by new name; the screen as text): the same
+    tree in other words, at other places."""
+    names = dict(zip(parents, rng.sample(NAMES, len(parents)), strict=True)) | {ROOT: ROOT, VOID: VOID}
+    new = {names[n]: tuple(names[p] for p in listed) for n, listed in parents.items()}
+    return names, *_placed(new, rng)
 
 
 def observe(state: Goal, opened: str) -> str:

@@ -48,6 +48,7 @@ from forethought.tasks.desk.screens import (
     Screens,
     depths,
     observe,
+    renamed,
     shortest_path,
 )
 from forethought.tasks.desk.told import told
@@ -142,26 +143,33 @@ class Desk(Guided):
                 raise RecipeError("levels", f"desk was set up for levels {list(self.levels)}, found {level}")
         while True:  # the split is a property of the screen: seeds cannot mix them
             parents, cells, context = self.screens.draw(rng)
-            digest = hashlib.blake2b(context.encode(), digest_size=8).digest()
-            if (digest[0] < EVAL_SHARE) == (split == "eval"):
+            if _split(context) == split:
                 break
         depth = depths(parents)
         tasks = []
         for level in levels:
             goal = rng.choice([n for n, d in depth.items() if d == level])
             value = VALUES[rng.randrange(len(VALUES))]
-            state = Goal(parents=parents, cells=cells, goal=goal, value=value)
-            tasks.append(
-                Task(
-                    id=f"desk-{digest.hex()}-{goal}{value}",
-                    taskset="desk",
-                    level=level,
-                    context=context,
-                    prompt=f"GOAL {goal} {value}",
-                    state=state,
-                )
-            )
+            tasks.append(_task(level, context, Goal(parents=parents, cells=cells, goal=goal, value=value)))
         return tasks
+
+    def mutate(self, task: Task, rng: random.Random) -> Task:
+        """Near `task`: other names, cells and order on the same tree, or another goal on the same screen, as
+        deep or one level deeper or less deep; with a value of its own."""
+        state, level = task.state, task.level
+        if rng.random() < 0.5:
+            depth = depths(state.parents)
+            near = {n: d for n, d in depth.items() if n != state.goal and d in self.levels}
+            goal = rng.choice([n for n, d in near.items() if abs(d - level) <= 1] or [state.goal])
+            state, level, context = replace(state, goal=goal), depth[goal], task.context
+        else:
+            while True:  # as `family`
+                names, cells, context = renamed(state.parents, rng)
+                if _split(context) == "train":
+                    break
+            parents = {names[n]: tuple(names[p] for p in ps) for n, ps in state.parents.items()}
+            state = Goal(parents=parents, cells=cells, goal=names[state.goal], value=state.value)
+        return _task(level, context, replace(state, value=rng.choice(VALUES), slips=frozenset()))
 
     # ---- oracle
 
@@ -286,6 +294,22 @@ class Desk(Guided):
             slip=self.slip if noise else 0.0,
             flip=self.flip if noise else 0.0,
         )
+
+
+def _split(context: str) -> Split:
+    return "eval" if hashlib.blake2b(context.encode(), digest_size=8).digest()[0] < EVAL_SHARE else "train"
+
+
+def _task(level: int, context: str, state: Goal) -> Task:
+    digest = hashlib.blake2b(context.encode(), digest_size=8).hexdigest()
+    return Task(
+        id=f"desk-{digest}-{state.goal}{state.value}",
+        taskset="desk",
+        level=level,
+        context=context,
+        prompt=f"GOAL {state.goal} {state.value}",
+        state=state,
+    )
 
 
 def _tags(said: Mapping[str, str]) -> Tags:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from forethought.core.errors import RecipeError, UserError
@@ -186,6 +187,35 @@ class Text(Problems):
     def asked_as(self, task: Task) -> str | list[dict[str, str]]:
         """The prompt as the data have it: text, or messages."""
         return list(task.state.messages) or task.state.problem
+
+    # --- tasks that somebody else writes anew ---
+
+    def rewritten(self, task: Task, question: str, answer: str) -> Task:
+        """The problem with another question and answer. UserError where a held-out problem asks the same, or
+        where no answer can match."""
+        if words(question) in self._asked_of_eval or not words(question):
+            raise UserError("the new question is empty, or that of a held-out problem")
+        grader, record = self._options.grader, task.state
+        if grader is not None and (why := grader.why_not(answer)):
+            raise UserError(f"no answer can match {answer!r:.60}: {why}")
+        system = tuple(message for message in record.messages if message["role"] == "system")
+        new = replace(
+            record,
+            id=f"{record.id}-{seed_of(question, answer):x}",
+            problem=question,
+            messages=(*system, {"role": "user", "content": question}) if record.messages else (),
+            answer=answer,
+            columns=dict(record.columns) | ({self._options.table.answer: answer} if record.answer else {}),
+            solution="",
+            plan="",
+            chain="",
+            where=f"{record.where}, written anew",
+        )
+        return self._task(f"{task.id.rpartition('/')[0]}/{new.id}", new)
+
+    @cached_property
+    def _asked_of_eval(self) -> frozenset[tuple[str, ...]]:
+        return frozenset(words(task.state.problem) for pool in self._pools["eval"].values() for task in pool)
 
     # --- demonstrations ---
 

@@ -156,6 +156,20 @@ class Web(Taskset):
         some = there[rng.choice(list(there))]
         return self._task(rng.choice(some[:most] if most else some), level, split, rng.randrange(DRAWS))
 
+    def mutate(self, task: Task, rng: random.Random) -> Task:
+        """Near `task`: another episode of the same page, or of one of its family (pages whose names begin
+        alike: `click-`, `enter-`), at the same level or a neighbouring one; the same one in other words where
+        there is no other."""
+        here = task.state.shown
+        kin = [name for name in self.tasks if name.partition("-")[0] == here.task.partition("-")[0]]
+        name = here.task if rng.random() < 0.5 else rng.choice(kin)
+        places = [level for level in self.levels if abs(level - task.level) <= 1]
+        level = rng.choice([at for at in places if self._found[at, "train"].get(name)] or [0])
+        some = [one for one in self._found.get((level, "train"), {}).get(name, ()) if one is not here]
+        if not some:
+            return self._task(here, task.level, "train", rng.randrange(DRAWS))
+        return self._task(rng.choice(some), level, "train", rng.randrange(DRAWS))
+
     def pool(self, level: int, split: Split) -> list[Task]:
         """Each episode of a level once."""
         there = self._found.get((level, split), {})
