@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 KINDS = {
     "imitate": "Learns what the task demonstrates, token by token (docs/stages.md).",
     "reinforce": "Samples a tree of turns, rewards it and learns from the rewards (docs/stages.md).",
+    "webrl": "In phases, on tasks that evolve from those that failed, with a critic (docs/webrl.md).",
     "distill": "Worked solutions become plans; nothing trains (docs/stages.md).",
 }
 WIDTH, MOST = 100, 12  # columns; keys of one name that are told in full

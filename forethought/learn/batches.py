@@ -42,17 +42,24 @@ def demonstration_segments(
 
 
 def tree_segments(
-    rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequence[Advantages], norm: str
+    rollouts: Rollouts,
+    trees: Sequence[Tree],
+    advantages: Sequence[Advantages],
+    norm: str,
+    places: list[Mapping[int, int]] | None = None,
 ) -> list[Segment]:
     """Every node that has tokens, once (an overlong turn has none). With `norm` "sequences" each turn has a
-    total weight of 1, otherwise each token weighs 1. The turns of a branch form one sequence."""
+    total weight of 1, otherwise each token weighs 1. The turns of a branch form one sequence. `places` is
+    given, of each tree, node -> the segment with which its path ends."""
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
     sequences = 0
     for tree, given in zip(trees, advantages, strict=True):
+        at: dict[int, int] = {}
+        if places is not None:
+            places.append(at)
         if not any(node.token_ids for node in tree.nodes):
             continue  # of a task that could not be drawn
-        at: dict[int, int] = {}
         numbers = {n.id: i for i, b in enumerate(tree.branches().values(), sequences) for n in b.nodes}
         sequences += len(tree.nodes)
         for node in tree.nodes:

@@ -88,9 +88,9 @@ def has_spread(tree: Tree) -> bool:
 def _why(tree: Tree) -> str:
     """Why a group carries no gradient."""
     branches = tree.branches()
-    won = _successes(branches)
+    won = successes(branches)
     deep = {b.id for b in branches.values() if b.above is not None and branches[b.above].above is not None}
-    known = any("outcome" in _last(b) for b in _ends(branches) if b.id in deep)
+    known = any("outcome" in last_parts(b) for b in ends(branches) if b.id in deep)
     for status in ("failed", "overlong"):
         lost = {b.id for b in branches.values() if any(n.status == status for n in b.turns)}
         # nothing was won, or what other branches were to end in was lost, and no other such end is known
@@ -102,23 +102,23 @@ def _why(tree: Tree) -> str:
     return "all_failed" if max(won) <= 0 else "all_solved" if min(won) >= 1 else "no_spread"
 
 
-def _successes(branches: Mapping[int, Branch]) -> list[float]:
+def successes(branches: Mapping[int, Branch]) -> list[float]:
     """Whether each trajectory succeeded, independent of the reward weights: its outcome, or 0 if it was
     refused. If no trajectory has an outcome, whether the last turn is valid; else rewards."""
-    ends = _ends(branches)
+    ended = ends(branches)
     for part in ("outcome", "valid"):
-        found = [_last(b)[part] for b in ends if part in _last(b)]
+        found = [last_parts(b)[part] for b in ended if part in last_parts(b)]
         if found:
-            return found + [0.0 for b in ends if b.status == "refused" and part not in _last(b)]
+            return found + [0.0 for b in ended if b.status == "refused" and part not in last_parts(b)]
     return [n.reward for b in branches.values() for n in b.nodes if n.reward is not None]
 
 
-def _ends(branches: Mapping[int, Branch]) -> list[Branch]:
+def ends(branches: Mapping[int, Branch]) -> list[Branch]:
     """The branches that say how a trajectory ended: nothing forks from them."""
     above = {b.above for b in branches.values()}
     return [b for b in branches.values() if b.id not in above and b.role is not None]
 
 
-def _last(branch: Branch) -> Mapping[str, float]:
+def last_parts(branch: Branch) -> Mapping[str, float]:
     """The parts of its last turn that has some."""
     return next((n.reward_parts for n in reversed(branch.nodes) if n.reward_parts), {})

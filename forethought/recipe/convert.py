@@ -19,6 +19,7 @@ from forethought.core.errors import RecipeError, unknown
 from forethought.core.printable import cut
 from forethought.recipe import earlier, kinds
 from forethought.recipe.bounds import bounded
+from forethought.recipe.ranges import listed
 from forethought.recipe.roles import implied, resolved
 from forethought.recipe.schema import LossSpec, Recipe, StageSpec, TaskSpec, TreeSpec, WorkflowSpec
 
@@ -136,7 +137,7 @@ def unknown_key(kind: type, key: str) -> str:
     others = kinds.readers(key) if issubclass(kind, StageSpec) else []
     if not others:
         return unknown("key", key, fields_of(kind))
-    asked = " or ".join(f'"{name}"' for name in others)
+    asked = listed([f'"{name}"' for name in others], "or")
     return f"unknown key of {kind.__name__.lower()} {key!r}; take it out, or make the stage kind = {asked}"
 
 

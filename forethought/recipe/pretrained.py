@@ -18,6 +18,7 @@ from typing import Any
 
 from forethought.recipe.convert import from_dict, to_dict, to_text
 from forethought.recipe.kinds.imitate import Imitate
+from forethought.recipe.kinds.webrl import WebRL
 from forethought.recipe.layout import weights_of
 from forethought.recipe.schema import Recipe, TrainingSpec
 
@@ -76,6 +77,9 @@ def instead(recipe: Recipe) -> Iterator[tuple[str, Any]]:
         at = f"stage.{i}"
         yield f"{at}.weights", "auto"
         steps = min(stage.steps, STEPS.get(stage.learns_from, stage.steps))
+        if isinstance(stage, WebRL):
+            steps = stage.phases * max(1, steps // stage.phases)
+            yield from ((f"{at}.{who}.lr", LORA["trees"]) for who in ("critic", "outcome"))
         yield f"{at}.until.steps", steps
         if stage.batch > BATCH:
             yield f"{at}.share", next(n for n in (8, 4, 2, 1) if n <= stage.share)

@@ -32,7 +32,8 @@ def changed(recipe: Mapping[str, Any]) -> list[str]:
     (options of the taskset's own)."""
     usual, roles = flat(dataclasses.asdict(Recipe())), roles_in(recipe)
     for index, stage in enumerate(recipe.get("stage", [])):
-        for kind in KINDS.values():  # an earlier version wrote out the keys of all kinds
+        own = KINDS.get(stage.get("kind", DEFAULT)) if isinstance(stage, Mapping) else None
+        for kind in [*KINDS.values(), *filter(None, [own])]:  # an earlier version wrote out the keys of all
             usual |= flat(dataclasses.asdict(kind()), f"stage.{index}")
         usual |= {f"stage.{index}.kind": DEFAULT, f"stage.{index}.roles": list(roles)}
         for number in range(len(stage.get("gates", ())) if isinstance(stage, Mapping) else 0):

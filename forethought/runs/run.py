@@ -29,6 +29,7 @@ from forethought.recipe.convert import to_dict
 from forethought.recipe.doubts import doubts
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.recipe.kinds.webrl import WebRL
 from forethought.recipe.layout import given, planners, trains_whole
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
@@ -45,6 +46,7 @@ from forethought.runs.runner import Observer, Result, Runner
 from forethought.runs.trackers import makers
 from forethought.stages.distill.check import check_distill
 from forethought.stages.distill.stage import Load
+from forethought.stages.webrl.writing import check_evolving
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks import families
@@ -138,6 +140,8 @@ def named_code(stage: StageSpec, where: str, taskset: Taskset, roles: Sequence[s
     if not isinstance(stage, Reinforce):
         return
     check_functions(stage, where, taskset, roles)
+    if isinstance(stage, WebRL):
+        check_evolving(stage, where, taskset)
     if stage.credit.name not in CREDITS + OVER_BATCH:
         own_function(stage.credit.name, f"{where}.credit.name", CREDITS + OVER_BATCH, again=True)
 

@@ -46,12 +46,17 @@ def grown(s: Setting, tasks: Sequence[Task], seed: int, k: int) -> tuple[list[Tr
 
 def rewarded(s: Setting, trees: Sequence[Tree], k: int) -> tuple[list[Tree], dict[str, Metric]]:
     """(these trees with the rewards of the stage's recipe at step `k`; what its functions log)."""
+    spec, weights = s.spec, weights_in(s)
+    trees, told = _with_functions(s, trees, weights, k) if spec.functions else (trees, {})
+    return [reward(tree, weights, spec.shaping, spec.functions) for tree in trees], told
+
+
+def weights_in(s: Setting) -> Weights:
+    """What the stage pays for: those of its recipe, else success, counted once."""
     spec = s.spec
     whole = all(counts_of(spec.tree, s.roles).values())
     by_branch = spec.credit.name in BY_BRANCH
-    weights = spec.weights_of_parts or default_weights(by_branch, list(sampled_in(spec.tree, s.roles)), whole)
-    trees, told = _with_functions(s, trees, weights, k) if spec.functions else (trees, {})
-    return [reward(tree, weights, spec.shaping, spec.functions) for tree in trees], told
+    return spec.weights_of_parts or default_weights(by_branch, list(sampled_in(spec.tree, s.roles)), whole)
 
 
 def pay_of(s: Setting, k: int) -> Callable[[Sequence[Tree]], list[Tree]] | None:

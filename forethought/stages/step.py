@@ -12,9 +12,10 @@ from forethought.recipe.schema import StageSpec
 from forethought.stages import imitate, reinforce
 from forethought.stages.outcome import Step
 from forethought.stages.setting import Setting
+from forethought.stages.webrl import step as webrl
 
 TakeStep = Callable[[Setting, int, bool], Step]
-STEPS: dict[str, TakeStep] = {"imitate": imitate.step, "reinforce": reinforce.step}
+STEPS: dict[str, TakeStep] = {"imitate": imitate.step, "reinforce": reinforce.step, "webrl": webrl.step}
 """Kind of a stage that trains (recipe.kinds.KINDS) -> its step."""
 
 

@@ -453,7 +453,8 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
         (
             "stage.1.credit.name=grp",
             "stage.1.credit.name: unknown credit 'grp'; did you mean 'grpo'? (known: "
-            "dr_grpo, grpo, rae, reinforce_pp, reinforce_pp_baseline, rloo, role_baseline, turn_level)",
+            "dr_grpo, grpo, rae, reinforce_pp, reinforce_pp_baseline, rloo, role_baseline, turn_level, "
+            "webrl, webrl_released)",
         ),
         (
             'stage.1.credit={alpha=0.2,mask="placebo"}',
@@ -581,12 +582,13 @@ def test_a_gate_may_read_an_evaluation_that_runs_only_at_the_ends():
 
 
 def test_each_kind_reads_its_own_keys_and_the_error_says_which_kind_reads_a_foreign_one():
-    assert set(KINDS) == {"imitate", "reinforce", "distill"}
+    assert set(KINDS) == {"imitate", "reinforce", "webrl", "distill"}
     assert [kind().kind for kind in KINDS.values()] == list(KINDS)
     for kind, key, value, reader in (
-        ("imitate", "updates", 2, '"reinforce"'),
+        ("imitate", "updates", 2, '"reinforce" or "webrl"'),
+        ("reinforce", "phases", 2, '"webrl"'),
         ("reinforce", "loss_share", {"plan": [1.0, 1.0]}, '"imitate"'),
-        ("distill", "optim", {"lr": 0.1}, '"imitate" or "reinforce"'),
+        ("distill", "optim", {"lr": 0.1}, '"imitate", "reinforce" or "webrl"'),
     ):
         with pytest.raises(RecipeError, match=f"stage.0.{key}: unknown key of {kind} .* kind = {reader}$"):
             from_dict({"stage": [{"kind": kind, key: value}]})
@@ -597,8 +599,9 @@ def test_each_kind_reads_its_own_keys_and_the_error_says_which_kind_reads_a_fore
 
 
 def test_a_run_of_before_named_the_defaults_of_all_kinds_in_every_stage():
-    every = {k: v for kind in KINDS for k, v in to_dict(Recipe(stage=(KINDS[kind](),)))["stage"][0].items()}
-    for kind in KINDS:
+    were = ("imitate", "reinforce", "distill")
+    every = {k: v for kind in were for k, v in to_dict(Recipe(stage=(KINDS[kind](),)))["stage"][0].items()}
+    for kind in were:
         old = every | {"kind": kind, "roles": ["plan", "act"]}
         assert from_dict({"stage": [old]}) == from_dict({"stage": [{"kind": kind}]})
         with pytest.raises(RecipeError, match="stage.0.ref_kl: unknown key of"):

@@ -19,9 +19,15 @@ from forethought.core.places import said_of
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.kinds.imitate import Imitate
 from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.recipe.kinds.webrl import WebRL
 from forethought.recipe.schema import StageSpec, TrainingSpec
 
-KINDS: dict[str, type[StageSpec]] = {"imitate": Imitate, "reinforce": Reinforce, "distill": Distill}
+KINDS: dict[str, type[StageSpec]] = {
+    "imitate": Imitate,
+    "reinforce": Reinforce,
+    "webrl": WebRL,
+    "distill": Distill,
+}
 DEFAULT = "imitate"
 
 

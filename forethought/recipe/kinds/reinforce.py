@@ -126,7 +126,9 @@ class Reinforce(TrainingSpec):
 
     def outline(self, recipe: Recipe) -> str:
         """One line for a dry run."""
-        return trains(self, recipe, f"{_tree(self.tree, roles_of(recipe))}, credit {self.credit.name}")
+        return trains(
+            self, recipe, f"{tree_in_words(self.tree, roles_of(recipe))}, credit {self.credit.name}"
+        )
 
     def with_paths(self, where: str, change: Change) -> StageSpec:
         """The stage with every path in it (grams, credit, parts, loss) changed by `change`."""
@@ -150,7 +152,7 @@ def judge_name(name: str, table: Mapping[str, Any]) -> str:
     return f"{HERE}:judge_{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
-def _tree(tree: TreeSpec, roles: Sequence[str]) -> str:
+def tree_in_words(tree: TreeSpec, roles: Sequence[str]) -> str:
     """What is sampled at each place: 4 plan x 3 act."""
     counts = counts_of(tree, roles)
     return " x ".join(
