@@ -41,6 +41,7 @@ SCRIPTS = {
         "tree_controls.js",
         "trees.js",
         "films.js",
+        "phases.js",
         "run.js",
     ),
     "watch": ("dom.js", "films.js", "watch.js"),

@@ -24,6 +24,7 @@ from forethought.report.effects import (
 )
 from forethought.report.films import load_films
 from forethought.report.load import Run
+from forethought.report.phases import phases
 from forethought.report.series import clocks, columns, short
 from forethought.report.settings import changed, differences
 from forethought.report.trees import load_trees
@@ -64,6 +65,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "big": {side: _move(side, start, end) for side in measured_names(run)},
         "trees": trees | {"signs": [[sign, *said] for sign, said in signs_of(base["roles"]).items()]},
         "films": films,
+        "phases": phases(run),
         "recipe": run.recipe,
         "changed": changed(run.recipe),
     }

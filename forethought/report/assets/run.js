@@ -10,6 +10,7 @@
     ...(probed ? [["probes", "Probes"]] : []),
     ...(Object.keys(run.series).some(isMetric) ? [["metrics", "Metrics"]] : []),
     ["stages", "Stages"],
+    ...(run.phases.length ? [["phases", "Phases"]] : []),
     ["decisions", "Decisions"],
     ...(run.films.items.length ? [["films", "Episodes"]] : []),
     ["trees", "Trees"],
@@ -60,6 +61,9 @@
       "Before and after the stage, on the same held-out tasks.",
       effectTable(run),
     ),
+    run.phases.length
+      ? section("phases", "Phases", "Tasks of each phase, by how often they were made into others, and what became of them.", phaseTable(run.phases))
+      : "",
     section("decisions", "Decisions", "What gates, schedules and guards decided, and why.", decisionTable([run])),
     run.films.items.length ? section("films", "Episodes", FILMS_LEAD, filmBrowser(run.films)) : "",
     section(
