@@ -49,7 +49,12 @@ roles = ["plan"]
 until = {{ steps = {reinforce} }}
 batch = 4
 tree = {{ plan = 4, act = 0 }}
-reward = {{ plan = {{ valid = 1 }} }}
+reward = {{ plan = {{ "spread.py:spread" = 1 }} }}
+"""
+# An estimate says that every group has a gradient: a reward that differs from plan to plan.
+SPREAD = """
+def spread(completion_ids, **kwargs):
+    return [sum(ids) % 7 for ids in completion_ids]
 """
 
 
@@ -69,6 +74,7 @@ def measured(recipe: str, folder: Path) -> tuple[dict, dict]:
     """(the object of the dry run, part -> {"seconds", "peak_bytes"} of the run)."""
     path = folder / "estimates.toml"
     path.write_text(recipe, encoding="utf-8")
+    (folder / "spread.py").write_text(SPREAD, encoding="utf-8")
     command = [sys.executable, "-m", "forethought", "train", str(path)]
     said = subprocess.run(
         [*command, "--dry-run", "--json"], check=True, capture_output=True, text=True

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forethought.core.errors import UserError
@@ -40,6 +40,11 @@ class Seen:
     def whole(self) -> float:
         """A prompt."""
         return self.told + self.context + self.prompt
+
+    @property
+    def cut(self) -> Seen:
+        """The same where every turn goes to the end of its budget."""
+        return replace(self, said=self.budget, longest=self.budget)
 
 
 def seen(recipe: Recipe, used: float, levels: Sequence[int] = ()) -> Seen:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from forethought.estimate.account import Account, StageCost
+from forethought.estimate.timed import SHOWN, SHOWN_TRAINED
 from forethought.recipe.layout import weights_of
 from forethought.recipe.schema import TrainingSpec
 
@@ -199,8 +200,9 @@ def _assumed(account: Account) -> list[str]:
             *text,
             "  this machine was timed at layers of this model (FORETHOUGHT_CALIBRATE=0: its peak numbers "
             "instead);",
-            "  the first evaluation goes to the end of its budgets; every group has a gradient; "
-            f"{a.free:g} of the memory can be filled",
+            "  turns go to the end of their budgets until a model has been shown "
+            f"{SHOWN_TRAINED if account.recipe.model.path else SHOWN:,} demonstrations;",
+            f"  every group has a gradient; {a.free:g} of the memory can be filled",
         ]
     return [
         *text,

@@ -1,9 +1,9 @@
 """Seconds and memory of a run by part, from what this machine takes for a token (`speed`) and from how long
 prompts and turns are (`lengths`). The parts are those that a run measures (`core.parts`).
 
-A wave of rows decodes for as many steps as its longest row has tokens, and each row takes its own. The first
-evaluation finds a model that has not learned to end its turns: its rows go to the end of their budgets, and
-where the model was trained before, the evaluation ends after the first `eval.give_up` of them.
+A wave of rows decodes for as many steps as its longest row has tokens, and each row takes its own. A model
+that has not been shown enough demonstrations has not learned to end its turns: its rows go to the end of
+their budgets, and where it was trained before, an evaluation ends after the first `eval.give_up` of them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from forethought.recipe.work import Lengths
 TURN = 0.5e-3  # seconds of a turn beside its tokens: its tree, its text, its environment
 WRITE = 3e8  # bytes of a checkpoint a second, digests among them
 SAVED = 0.15  # seconds of a checkpoint beside them
+SHOWN = 1000  # demonstrations after which a model from scratch ends its turns,
+SHOWN_TRAINED = 64  # and one that was trained before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,29 +63,31 @@ def timed(
     recipe: Recipe, shape: Shape, speed: Speed, assume: Assumptions, hardware: Hardware | None = None
 ) -> Timed:
     """Of a whole run, on `hardware` (this machine's CPU)."""
-    stages, memories, turns = [], [], 0.0
+    speaking = by_stage(recipe)
+    whole = seen(recipe, assume.used, recipe.eval.levels)
+    measured = _measured(recipe, whole, speed, at_first(recipe), ends=False)
+    stages, memories, turns, shown = [], [], 0.0, 0.0
     for stage in recipe.stage:
         if not isinstance(stage, TrainingSpec):
             stages.append((0.0, 0.0))
             continue
         length = seen(recipe, assume.used, stage.levels)
+        if isinstance(stage, Imitate):
+            shown += stage.steps * stage.batch * _draws(stage, length)
+        ends = not shown or shown >= (SHOWN_TRAINED if recipe.model.path else SHOWN)
+        if isinstance(stage, Reinforce) and not ends:
+            length = length.cut
         sampled, rows = _sampled(recipe, stage, length, speed)
         turns += stage.steps * (rows or stage.batch * len(length.said))
         stages.append((stage.steps * sampled, stage.steps * _trained(recipe, stage, shape, length, speed)))
         memories.append(expected(recipe, stage, shape, length, hardware or cpu(), speed.held))
-    length = seen(recipe, assume.used, recipe.eval.levels)
-    many = max(1, len(recipe.eval.levels or recipe.task.levels)) * recipe.eval.tasks
-    played = _before_giving_up(recipe, many)
-    measured = _evaluation(recipe, length, played, speed, at_first(recipe), full=True)
-    parts = [part for part in (played, many - played) if part]  # which are played one after the other
-    for stage, speakers in by_stage(recipe):
-        each = sum(_evaluation(recipe, length, tasks, speed, speakers, full=False) for tasks in parts)
-        measured += evaluations_of(recipe, stage) * each
+        _, speakers = next(speaking)
+        measured += evaluations_of(recipe, stage) * _measured(recipe, whole, speed, speakers, ends)
     return Timed(
         sampling=sum(one for one, _ in stages),
         training=sum(two for _, two in stages),
         evaluation=measured,
-        probes=probed(recipe, length, speed),
+        probes=probed(recipe, whole, speed),
         saving=_saves(recipe) * (SAVED + _saved_bytes(recipe, shape) / WRITE),
         other=TURN * turns,
         stages=tuple(stages),
@@ -91,9 +95,15 @@ def timed(
     )
 
 
-def _before_giving_up(recipe: Recipe, tasks: int) -> int:
-    """Tasks after which the first evaluation of a model that was trained before ends."""
-    return min(tasks, recipe.eval.give_up or tasks) if recipe.model.path else tasks
+def _measured(recipe: Recipe, n: Seen, speed: Speed, speakers: Speakers, ends: bool) -> float:
+    """Seconds of an evaluation, in two parts where the model was trained before; `ends`: turns end before
+    their budgets, so that the second is played."""
+    tasks = max(1, len(recipe.eval.levels or recipe.task.levels)) * recipe.eval.tasks
+    first = min(tasks, recipe.eval.give_up or tasks) if recipe.model.path else tasks
+    if not ends:
+        return _evaluation(recipe, n, first, speed, speakers, full=True)
+    parts = [part for part in (first, tasks - first) if part]
+    return sum(_evaluation(recipe, n, part, speed, speakers, full=False) for part in parts)
 
 
 def _wave(rows: float, said: float, longest: float, speed: Speed, most: int) -> float:
@@ -134,7 +144,7 @@ def _trained(recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, speed: 
     read = learned(recipe, stage, n)
     updates = stage.updates if isinstance(stage, Reinforce) else 1
     extra = speed.look + speed.forward * read[0] if isinstance(stage, Reinforce) and stage.ref_kl else 0.0
-    own = call + size * speed.update + speed.publish
+    own = call + size * speed.update + (speed.publish if adapter else 0.0)
     return updates * sum(each * tokens + own for tokens in read) + extra
 
 
@@ -156,10 +166,7 @@ def learned(recipe: Recipe, stage: TrainingSpec, n: Seen) -> list[float]:
 
 def _shown(recipe: Recipe, stage: Imitate, n: Seen) -> list[float]:
     """Of demonstrations: each up to the last turn in which a policy learns, what they share once."""
-    draws = 1.0
-    if stage.batch_tokens:
-        drawn = stage.batch * (n.prompt + n.context / stage.share + sum(n.said.values()))
-        draws = max(1.0, -(-(stage.batch_tokens - n.told) // max(1.0, drawn)))
+    draws = _draws(stage, n)
     owners = {role: policy_of(recipe, role) for role in stage.roles}
     if weights_of(recipe, stage) == "base":
         owners = dict.fromkeys(owners, "")
@@ -175,6 +182,12 @@ def _shown(recipe: Recipe, stage: Imitate, n: Seen) -> list[float]:
         contexts = n.context / stage.share * (1 - none**stage.share)
         found.append(n.told + draws * stage.batch * ((1 - none) * n.prompt + contexts + read))
     return found
+
+
+def _draws(stage: Imitate, n: Seen) -> float:
+    """How often a step draws a batch of demonstrations, until it has `batch_tokens`."""
+    drawn = stage.batch * (n.prompt + n.context / stage.share + sum(n.said.values()))
+    return max(1.0, -(-(stage.batch_tokens - n.told) // max(1.0, drawn)))
 
 
 def expected(

@@ -68,13 +68,13 @@ def test_lengths_are_those_of_demonstrations():
 def test_imitation_by_hand():
     """4 prompts of 3 tokens, 2 screens of 8, 4 x 7 tokens said: 56; every parameter is updated."""
     found = timed(recipe_of(IMITATE), TINY, SPEED, Assumptions())
-    assert found.training == pytest.approx(3 * (56 * 0.5 + 0.2 + TINY.parameters * 1e-3 + 0.7))
+    assert found.training == pytest.approx(3 * (56 * 0.5 + 0.2 + TINY.parameters * 1e-3))
     assert (found.sampling, found.probes) == (0, 0)
     assert found.other == pytest.approx(3 * 4 * 2 * TURN)
     assert found.saving == pytest.approx(2 * (SAVED + 12 * TINY.parameters / WRITE))
     tokens = recipe_of(IMITATE | {"batch_tokens": 100})
     assert timed(tokens, TINY, SPEED, Assumptions()).training == pytest.approx(
-        3 * (2 * 56 * 0.5 + 0.2 + TINY.parameters * 1e-3 + 0.7)
+        3 * (2 * 56 * 0.5 + 0.2 + TINY.parameters * 1e-3)
     )
 
 
@@ -110,6 +110,18 @@ def test_reinforcement_by_hand():
     size = TINY.adapter(16)
     assert found.training == pytest.approx(5 * ((2 * 11 - 8 - 8 + 16 + 12) * 0.25 + 0.4 + size * 1e-3 + 0.7))
     assert found.other == pytest.approx(5 * 6 * TURN)
+
+
+def test_a_model_that_has_seen_too_few_demonstrations_does_not_end_its_turns():
+    """12 demonstrations: after imitation too an evaluation goes to the end of budgets of 3 and 6, and 6 plans
+    of the planner are cut off; after 1,200 it takes what demonstrations take."""
+    few, many = (recipe_of(IMITATE | {"until": {"steps": n}}, PLAN) for n in (3, 300))
+    found = [timed(one, TINY, SPEED, Assumptions()) for one in (few, many)]
+    assert found[0].sampling - found[1].sampling == pytest.approx(5 * (3 - 2) * (1.0 + 6 * 0.1))
+    full = 6 * (11 + 2) * 0.01 + 3 + 6 * 3 * 0.1 + 6 + 6 * 6 * 0.1 + 12 * TURN + 0.3
+    apart = 6 * 11 * 0.01 + 0.3  # the planner's adapter reads the prompts for itself
+    assert found[0].evaluation == pytest.approx(3 * full + apart)
+    assert found[1].evaluation < found[0].evaluation
 
 
 def test_probes_by_hand():
