@@ -22,7 +22,7 @@ function phaseTable(rows) {
           i
             ? el("td", {})
             : el("th", { scope: "row" }, badge(row.stage), ` phase ${row.phase + 1}`, el("div.dim", {}, `${whole(row.steps)} steps`)),
-          el("td", {}, one.generation ? `made over, ${whole(one.generation)} times` : "drawn"),
+          el("td", {}, one.generation ? `made over ${whole(one.generation)}×` : "drawn"),
           el("td", {}, whole(one.tasks)),
           el("td", {}, pct(one.success)),
           shows.map(([name]) => el("td", {}, i ? "" : number(name, row[name]))),
