@@ -43,7 +43,7 @@ def step(s: Setting, k: int, conflict: bool) -> Step:
     trees, tried, told = groups(s, k, list(tasks))
     trees, verdicts = _verdicts(s, state["phase"], judge, trees)
     old, learned = _replayed(s, k, state, trees)
-    every, found = _with_values(s, critic, [*trees, *old])
+    every, found = _with_values(s, critic, trees, old)
     advantages, classes = credited(s, k, every)
     advantages[len(trees) :] = _only(advantages[len(trees) :], learned)
     segments = by_turn(tree_segments(s.rollouts, every, advantages, spec.loss_norm))
@@ -83,24 +83,29 @@ def _replayed(
     return replay.drawn(s, state["buffer"], state["chosen"], most, s.rng(k, "replay"))
 
 
-def _with_values(s: Setting, critic: YesOrNo, trees: list[Tree]) -> tuple[list[Tree], dict[str, Metric]]:
-    """The trees with the critic's value of the state before each turn, after it has learned from them; and
-    how well it told successes before that."""
-    before = [(i, node, worth) for i, tree in enumerate(trees) for node, worth in _states(tree)]
-    places = [(i, node.parent or 0) for i, node, _ in before]  # a turn has something before it
-    worth = [min(max(x, 0.0), 1.0) for _, _, x in before]
-    expected = critic.of_trees(trees, places)
-    told = critic.learn(trees, places, worth)
-    values = critic.of_trees(trees, places)
-    won = [v for v, x in zip(expected, worth, strict=True) if x > 0.5]
-    lost = [v for v, x in zip(expected, worth, strict=True) if x <= 0.5]
-    if (area := outcomes.auc(won, lost)) is not None:
-        told["critic/auc"] = Last(area)
-    told["critic/brier"] = Mean(sum((v - x) ** 2 for v, x in zip(expected, worth, strict=True)), len(worth))
-    own: list[dict[int, float]] = [{} for _ in trees]
-    for (i, node, _), v in zip(before, values, strict=True):
-        own[i][node.id] = v
-    return [_valued(tree, found) for tree, found in zip(trees, own, strict=True)], told
+def _with_values(
+    s: Setting, critic: YesOrNo, new: list[Tree], old: list[Tree]
+) -> tuple[list[Tree], dict[str, Metric]]:
+    """All trees with the critic's value of the state before each turn, after it has learned from them; and
+    how well it told the successes of the new ones before that."""
+    trees = [*new, *old]
+    found = [(i, node, worth) for i, tree in enumerate(trees) for node, worth in _states(tree)]
+    places = [(i, node.parent or 0) for i, node, _ in found]  # a turn has something before it
+    worth = [min(max(x, 0.0), 1.0) for _, _, x in found]
+    fresh = sum(i < len(new) for i, _, _ in found)
+    told = _told(critic.of_trees(new, places[:fresh]), worth[:fresh]) | critic.learn(trees, places, worth)
+    values: list[dict[int, float]] = [{} for _ in trees]
+    for (i, node, _), v in zip(found, critic.of_trees(trees, places), strict=True):
+        values[i][node.id] = v
+    return [_valued(tree, own) for tree, own in zip(trees, values, strict=True)], told
+
+
+def _told(expected: Sequence[float], worth: Sequence[float]) -> dict[str, Metric]:
+    """`critic/auc` (half and less of a worth counts as a failure) and `critic/brier`."""
+    pairs = list(zip(expected, worth, strict=True))
+    area = outcomes.auc([v for v, x in pairs if x > 0.5], [v for v, x in pairs if x <= 0.5])
+    told: dict[str, Metric] = {"critic/brier": Mean(sum((v - x) ** 2 for v, x in pairs), len(pairs))}
+    return told if area is None else told | {"critic/auc": Last(area)}
 
 
 def _states(tree: Tree) -> list[tuple[Node, float]]:
