@@ -14,8 +14,9 @@ import tomllib
 from pathlib import Path
 
 OPENS = ("transformers", "peft", "safetensors", "tokenizers")
-# openenv takes an mcp below 2, verifiers the 2.0; what `web` brings needs a Chromium, which CI has not
-OTHERS = ("test", "bench", "openenv", "web")
+# openenv takes an mcp below 2, verifiers the 2.0; what `web` brings needs a Chromium, which CI has not; what
+# `screen` brings has hundreds of megabytes
+OTHERS = ("test", "bench", "openenv", "web", "screen")
 
 
 def main(which: str) -> list[str]:

@@ -1,7 +1,7 @@
 """What a picture of a page gives away: elements that contours and OCR find, against the accessible tree; and
 patches that the graph of equal ones keeps, against as many random ones.
 
-    pip install rapidocr-onnxruntime      # brings opencv-python
+    pip install "forethought[web,screen]"
     python benchmarks/parsed_screens.py [--tasks web-12] [--seeds 5] [--json FILE]
 
 Pages of MiniWoB++ as they are before anything is done, photographed with two pixels for each of CSS. Wanted
@@ -20,54 +20,23 @@ import argparse
 import asyncio
 import json
 import statistics
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from forethought.core.grounding import Box
-from forethought.envs.screen.parsed import CONTROL, TEXT, Found, iou, merge, recall
+from forethought.envs.screen.parsed import Found, iou, merge, recall
+from forethought.envs.screen.parsers import contours, texts
 from forethought.envs.screen.patches import components, cut, of_graph, random_patches, seen
+from forethought.envs.screen.png import read
 from forethought.envs.web import miniwob
 from forethought.envs.web.browser import Browser, Window
 from forethought.envs.web.page import Episode
 from forethought.interface.elements import Line
 from forethought.tasks.web.pages import room
 
-try:
-    import cv2
-    from rapidocr_onnxruntime import RapidOCR
-except ImportError:
-    sys.exit("this needs: pip install rapidocr-onnxruntime")
-
 SCALE = 2
-SMALLEST, LARGEST = 6, 0.5  # of a contour: pixels of a side, share of the picture
 SHARES = (0.1, 0.3, 0.5)
-
-
-def contours(picture: np.ndarray) -> list[Found]:
-    """Boxes around what has a border."""
-    edges = cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), 30, 90)
-    outlines, _ = cv2.findContours(cv2.dilate(edges, np.ones((2, 2))), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    most = LARGEST * picture.shape[0] * picture.shape[1]
-    boxes = {tuple(map(float, cv2.boundingRect(one))) for one in outlines}
-    return [
-        Found(kind=CONTROL, box=box, source="contours")  # type: ignore[arg-type]
-        for box in sorted(boxes)
-        if min(box[2:]) >= SMALLEST * SCALE and box[2] * box[3] <= most
-    ]
-
-
-def texts(picture: np.ndarray, engine: Any) -> list[Found]:
-    """What is read, line by line."""
-    read, _ = engine(picture)
-    found = []
-    for corners, label, _score in read or []:
-        x, y = [c[0] for c in corners], [c[1] for c in corners]
-        box = (min(x), min(y), max(x) - min(x), max(y) - min(y))
-        found.append(Found(kind=TEXT, box=box, label=label, source="ocr"))
-    return found
 
 
 async def pages(tasks: tuple[str, ...], seeds: int) -> list[tuple[str, tuple[Line, ...], np.ndarray]]:
@@ -80,7 +49,7 @@ async def pages(tasks: tuple[str, ...], seeds: int) -> list[tuple[str, tuple[Lin
                 lines = (await episode.reset(task, seed)).lines
                 png, *_ = await episode.picture(room(lines))
                 await episode.close()
-                found.append((task, lines, cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)))
+                found.append((task, lines, read(png)))
     finally:
         await browser.close()
     return found
@@ -106,13 +75,13 @@ def labels(found: list[Found], elements: list[tuple[str, Box]]) -> tuple[int, in
     return right, len(named)
 
 
-def measured(lines: tuple[Line, ...], picture: np.ndarray, engine: Any) -> dict[str, float]:
+def measured(lines: tuple[Line, ...], picture: np.ndarray) -> dict[str, float]:
     """One page; {} where nothing on it can be acted on."""
     elements = wanted(lines)
     boxes = [box for _, box in elements]
     if not boxes:
         return {}
-    outlines, said = contours(picture), texts(picture, engine)
+    outlines, said = contours(picture, SCALE), texts(picture)
     parsed = {"contours": merge([], outlines), "ocr": said, "both": merge(said, outlines)}
     row: dict[str, float] = {"boxes/tree": len(boxes)}
     for name, found in parsed.items():
@@ -147,8 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     tasks = miniwob.chosen(args.tasks if args.tasks in miniwob.LISTS else args.tasks.split(","))
     shots = asyncio.run(pages(tasks, args.seeds))
-    engine = RapidOCR(intra_op_num_threads=1)
-    rows = [(task, measured(lines, picture, engine)) for task, lines, picture in shots]
+    rows = [(task, measured(lines, picture)) for task, lines, picture in shots]
     every = {"all": summed([row for _, row in rows])}
     for task in tasks:
         every[task] = summed([row for own, row in rows if own == task])

@@ -81,6 +81,8 @@ ONE_PLACE = {
     "gymnasium": {"envs.adapters.gym"},
     "playwright": {"envs.web.browser"},
     "mcp": {"envs.adapters.mcp"},
+    "cv2": {"envs.screen.parsers"},
+    "rapidocr_onnxruntime": {"envs.screen.parsers"},
     "openenv": {"envs.adapters.openenv"},
     "verifiers": {"envs.adapters.verifiers"},
 }
