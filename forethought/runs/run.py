@@ -50,7 +50,7 @@ from forethought.stages.webrl.writing import check_evolving
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks import families
-from forethought.tasks.base import FreeText, Pool, Taskset, face, needed
+from forethought.tasks.base import FreeText, Pool, Sees, Taskset, face, needed
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import workflow_of
 from forethought.workflows.words import longest_turns
@@ -72,7 +72,14 @@ def torch_engine(recipe: Recipe, taskset: Taskset) -> Engine:
         if model.path:
             return load(model, (), 0, seed, weights)
         if taskset.spaced:
-            return load(model, taskset.words(roles_of(recipe)), _context(taskset, recipe), seed)
+            seeing = face(taskset, Sees)
+            return load(
+                model,
+                taskset.words(roles_of(recipe)),
+                _context(taskset, recipe),
+                seed,
+                sees=(seeing.sight(), seeing.picture) if seeing else None,
+            )
         free = needed(taskset, FreeText, "a model from scratch")
         return load(model, free.marks(), _text_context(taskset, recipe), seed, texts=free.texts())
 
@@ -170,6 +177,8 @@ def _context(taskset: Taskset, recipe: Recipe) -> int:
         longest = max(longest, sum(len(t.split()) for t in [task.context, task.prompt, *shown]))
     if broken and not longest:
         raise broken
+    if seeing := face(taskset, Sees):
+        longest += seeing.sight().most // 2  # known for certain: nothing to spare
     return -(-2 * (longest + _longest_turns(taskset, recipe)) // 64) * 64
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.films import Film
 from forethought.core.grounding import Pair
+from forethought.core.sight import Seen, Sight
 from forethought.core.types import Outcome, Side, Task, Tree, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.uses import Use
@@ -225,6 +226,23 @@ class Looking(Protocol):
 
     def judge_look(self, task: Task, text: str) -> Verdict:
         """Score 1.0 when what is named is what matters, and nothing else."""
+
+
+class LooksAgain(Protocol):
+    """Who looks again on the pages that come later."""
+
+    def later_looks(self, task: Task) -> list[str]:
+        """As `Looking.look`, of each page after the first one of a demonstration."""
+
+
+class Sees(Protocol):
+    """Whose prompts name pictures (`core.sight`), each by one word. Models from scratch alone read them."""
+
+    def sight(self) -> Sight:
+        """What all pictures have in common."""
+
+    def picture(self, name: str) -> Seen:
+        """The picture of a name: the same one each time."""
 
 
 class Tooled(Protocol):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from forethought.core.errors import CheckpointError, UserError
 from forethought.core.metrics import Last, Metric, merge
+from forethought.core.sight import MARK
 from forethought.core.types import Batch, Completion, Objective, Request, Segment, Side, TokenStats
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.saved import tokenizer_in
@@ -71,6 +72,7 @@ class TorchEngine(Surgery):
         self.spec = spec
         self.machine = on or machine.prepare(spec, loaded.model)
         self.tokenizer, self.source = loaded.tokenizer, loaded.source
+        self.pictures = loaded.pictures
         check_attention(loaded.model)
         with memory.needed(f"the model, of {loaded.model.num_parameters():,} parameters,"):
             # eval: dropout would make sampler and trainer disagree
@@ -104,6 +106,8 @@ class TorchEngine(Surgery):
         """Token ids of `text` without special tokens; short texts are remembered, since plans and actions
         recur."""
         if (ids := self._encoded.get(text)) is None:
+            if self.pictures and MARK in text:
+                return self.pictures.encode(text, self.encode)
             ids = encode(self.tokenizer, text)
             if len(text) <= SHORT:  # plans and actions come again and again, whole contexts do not
                 if len(self._encoded) >= MOST_ENCODED:
@@ -113,7 +117,9 @@ class TorchEngine(Surgery):
 
     def decode(self, ids: Sequence[int], special: bool = True) -> str:
         """The text of `ids` exactly as the tokenizer joins them (no clean-up of spaces); `special`: with
-        special tokens."""
+        special tokens. Patches of pictures are left out."""
+        if self.pictures:
+            ids = [i for i in ids if i < self.pictures.first]
         return decode(self.tokenizer, ids, special)
 
     def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...]:
@@ -152,6 +158,8 @@ class TorchEngine(Surgery):
 
     def _writes(self, word: str) -> bool:
         """Whether the tokenizer gives the word back: alone, after a space, and after another word."""
+        if self.pictures and word.startswith(MARK):
+            return True
         unk, pieces = self.tokenizer.unk_token_id, [self.encode(word), self.encode(" " + word)]
         return all(
             ids and unk not in ids and self.decode(ids).strip() == word for ids in pieces

@@ -3,7 +3,7 @@ causal LM."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forethought.core.errors import UserError
+from forethought.core.sight import Seen, Sight
 from forethought.engines.torch.forest.vocabulary import check_ids
 from forethought.engines.torch.machine.memory import LESS, out_of_memory
 from forethought.engines.torch.models import plausible
@@ -21,6 +22,7 @@ from forethought.engines.torch.models.exact import check_model
 from forethought.engines.torch.models.fingerprint import Fingerprint, fingerprint
 from forethought.engines.torch.models.four_bits import pack
 from forethought.engines.torch.models.reading import find_gguf, read_folder, read_gguf
+from forethought.engines.torch.models.sight import Pictures, with_sight
 from forethought.engines.torch.models.small import small_model, tokenizer_of
 from forethought.engines.torch.models.small_text import tokenizer_of_texts
 from forethought.recipe.schema import ModelSpec
@@ -37,6 +39,7 @@ class Loaded:
     fingerprint: Fingerprint | None = None  # which model this is; None for one from scratch
     notes: tuple[str, ...] = ()  # what a run says of it at its start
     moved: bool = False  # whether its weights are other than `source` holds
+    pictures: Pictures | None = None  # those that its prompts name, of a model that sees
 
 
 def load(
@@ -46,13 +49,15 @@ def load(
     seed: int,
     weights: Weights = "auto",
     texts: Sequence[str] = (),
+    sees: tuple[Sight, Callable[[str], Seen]] | None = None,
 ) -> Loaded:
     """`words` and `context` (tokens) size a model from scratch; `seed` draws its weights. Where the task is
     free text its tokenizer is trained on `texts`, and `words` are the marks that are tokens of their own.
-    `weights`: see `from_path`."""
+    `weights`: see `from_path`. `sees`: the pictures that prompts name, of a model from scratch."""
     if not spec.path:
         tokenizer = tokenizer_of_texts(texts, spec.vocabulary, words) if texts else tokenizer_of(list(words))
-        return Loaded(small_model(spec, len(tokenizer), context, seed), tokenizer, "")
+        model = small_model(spec, len(tokenizer), context, seed)
+        return Loaded(model, tokenizer, "", pictures=with_sight(model, *sees, seed) if sees else None)
     return from_path(spec.path, spec.trust_remote_code, weights, spec.adapter)
 
 

@@ -64,6 +64,7 @@ def computes(decoder: Decoder | None, model: torch.nn.Module) -> bool:
         and decoder.d % max(2, lib.ft_width()) == 0
         # an adapter there would have to be added to the table
         and not is_lora(decoder.inner.embed_tokens)
+        and isinstance(decoder.inner.embed_tokens, torch.nn.Embedding)  # a table of words and no more
         and (isinstance(head, torch.nn.Linear) or is_lora(head))
         and not hooked_below(model)
     )

@@ -1,0 +1,42 @@
+"""Pictures that a model from scratch reads: patches in the place of a word.
+
+A prompt names a picture by one word (`@picture:click-color/17`), so that it stays text for everybody who
+reads it. The engine puts the picture's patches there, and asks the taskset for them (`tasks.base.Sees`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MARK = "@picture:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """The pictures of a taskset: at most `rows` x `columns` patches of `side` x `side` pixels with so many
+    channels, of which at most `most` are read."""
+
+    side: int
+    rows: int
+    columns: int
+    most: int
+    channels: int = 3
+
+    @property
+    def numbers(self) -> int:
+        """Of one patch."""
+        return self.side * self.side * self.channels
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture as it is read: `patches` [n, numbers] of 0 to 255, `places` [n, 2] with the row and the
+    column of each. n is at least 1."""
+
+    patches: NDArray[np.uint8]
+    places: NDArray[np.int64]
