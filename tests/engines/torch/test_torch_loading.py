@@ -15,7 +15,7 @@ from conftest import lines_of, nothing
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from torch_kit import SIZE, WORDS, bpe_of, engine_of, forest, model_of, on_disk, same
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.types import Batch
@@ -49,6 +49,20 @@ def test_no_bar_of_a_library_is_drawn(tmp_path, capsys, monkeypatch):
 
 
 # Refusals ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("qwen2_vl", "pictures"), ("qwen2_5_vl", "pictures"), ("qwen2_audio", "sound")]
+)
+def test_a_model_that_reads_more_than_text_is_refused_by_name(kind, said, tmp_path):
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    assert f"({kind}) reads {said} beside text, and has no model of text alone" in refusal(tmp_path)
+
+
+def test_a_model_that_was_trained_on_pictures_opens_with_its_run_alone(tmp_path):
+    folder = on_disk(tmp_path, model_of("llama"))
+    edit(folder / "config.json", forethought_sight=[16, 3, 10, 10])
+    assert "was trained on pictures, and opens with its run alone" in refusal(folder)
 
 
 @pytest.mark.parametrize("where", ["nowhere", "file", "empty"])

@@ -9,7 +9,7 @@ model's context here.
 
 from __future__ import annotations
 
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from forethought.core.errors import UserError
 from forethought.engines.torch.forest.attention import NAME
@@ -21,6 +21,7 @@ INSTEAD = (
 # of layers; the last two up to their size
 KINDS = {"full_attention", "attention", "sliding_attention", "chunked_attention"}
 SHORTEST = 16  # tokens of a context that is worth anything, and that `exact.py` needs
+SENSES = {"vision_config": "pictures", "audio_config": "sound"}  # key of a configuration -> what it is for
 PROPERTIES = {  # what some kinds of models have without a field of their configuration that says so
     "is recurrent": ("falcon_mamba", "mamba", "mamba2", "recurrent_gemma", "rwkv", "xlstm"),
     "adds position biases to its attention (ALiBi)": ("bloom", "mpt"),
@@ -48,6 +49,12 @@ def check_config(config: PretrainedConfig, path: str) -> None:
 
 def _unfit(config: PretrainedConfig) -> str:
     text = config.get_text_config()
+    if senses := [what for key, what in SENSES.items() if getattr(config, key, None) is not None]:
+        # the others can be used for text alone
+        if not getattr(config, "auto_map", None) and type(config) not in AutoModelForCausalLM._model_mapping:
+            return f"reads {' and '.join(senses)} beside text, and has no model of text alone"
+    if getattr(config, "forethought_sight", None) is not None:
+        return "was trained on pictures, and opens with its run alone (its projector is not a part of it)"
     if getattr(config, "is_encoder_decoder", False):
         return "has an encoder beside its decoder"
     if kinds := set(getattr(text, "layer_types", None) or ()) - KINDS:
