@@ -56,6 +56,12 @@ def _web(levels: Sequence[int], **options) -> Taskset:
     return Web(tuple(levels), **options)
 
 
+def _screens(levels: Sequence[int], **options) -> Taskset:
+    from forethought.tasks.screens.taskset import Screens
+
+    return Screens(tuple(levels), **options)
+
+
 def _tools(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.tools.taskset import Tools
 
@@ -69,6 +75,7 @@ TASKSETS = {
     "text": _text,
     "environment": _environment,
     "web": _web,
+    "screens": _screens,
     "tools": _tools,
 }
 TO_MEASURE = TASKSETS | {"math": _math_to_measure}

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from forethought.recipe.options.environments import ADAPTERS, Environment
+from forethought.recipe.options.screens import Screens
 from forethought.recipe.options.texts import Math, Text
 from forethought.recipe.options.tools import Tools
 from forethought.recipe.options.web import Web
@@ -23,12 +24,14 @@ TASKSETS: Mapping[str, type] = MappingProxyType(
         "text": Text,
         "environment": Environment,
         "web": Web,
+        "screens": Screens,
         "tools": Tools,
     }
 )
 PATHS = {
     "desk": (),
     "web": (),
+    "screens": ("shots",),
     "tools": (),
     "math": ("train", "eval", "demos"),
     "blocksworld": ("exclude",),

@@ -21,7 +21,8 @@ def shades(view: View) -> list[Step]:
     return [view.click(x) for x in view.all("img", view.said(r"shades of (\w+)"))] + [submit(view)]
 
 
-def _shapes(view: View) -> list[Line]:
+def shapes(view: View) -> list[Line]:
+    """What is drawn."""
     return [
         x for x in view.all() if x.role in DRAWN or (x.role == "text" and x.state[1:2] and "px" in x.state[1])
     ]
@@ -37,7 +38,8 @@ def _kind(line: Line) -> tuple[str, str, str, str]:
     return line.name, sort, hue, "large" if line.state[1] == "20px" else "small"
 
 
-def _fits(line: Line, words: list[str]) -> bool:
+def fits(line: Line, words: list[str]) -> bool:
+    """Whether it is what these words say."""
     name, sort, hue, size = _kind(line)
     for word in words:
         if word in ("large", "small"):
@@ -54,18 +56,18 @@ def _fits(line: Line, words: list[str]) -> bool:
 def click_shape(view: View) -> list[Step]:
     """One that fits the description."""
     words = view.said(r"Click on an? (.*)").split()
-    return [view.click(next(x for x in _shapes(view) if _fits(x, words)))]
+    return [view.click(next(x for x in shapes(view) if fits(x, words)))]
 
 
 def count(view: View) -> list[Step]:
     """The button with how many fit the description."""
     words = view.said(r"How many (.*) are there").split()
-    return [view.click(view.one("button", str(sum(_fits(x, words) for x in _shapes(view)))))]
+    return [view.click(view.one("button", str(sum(fits(x, words) for x in shapes(view)))))]
 
 
 def identify(view: View) -> list[Step]:
     """The button that says what is drawn."""
-    name, sort, _, _ = _kind(_shapes(view)[0])
+    name, sort, _, _ = _kind(shapes(view)[0])
     said = {"digit": "Number", "letter": "Letter"}.get(sort, name.capitalize())
     return [view.click(view.one("button", said))]
 

@@ -1,0 +1,1 @@
+"""The taskset `screens`: pictures of pages, and places on them."""
