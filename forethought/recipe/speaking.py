@@ -120,10 +120,14 @@ def workflow(
 SPEAKING: dict[str, Speaks] = {
     # a plan is written anew after this many failed steps under it; 0: never
     "plan_then_act": Speaks(roles=("plan", "act"), options={"replan_after": 0}),
+    "remembering": Speaks(
+        roles=("plan", "act"),
+        options={"memory": "", "narrative": True, "episodic": True, "replan_after": 0},
+    ),
     "act_only": Speaks(roles=("act",)),
     "react": Speaks(roles=("think", "act"), continues={"act": "think"}, each_turn=("think", "act")),
     "plan_steps": Speaks(roles=("plan", "act")),
-    "blink_think_link": Speaks(roles=("blink", "think", "link"), asks="Looking"),
+    "blink_think_link": Speaks(roles=("blink", "think", "link"), options={"replan_after": 0}, asks="Looking"),
     "rewoo": Speaks(roles=("plan", "conclude"), asks="Tooled"),
     # chains that are written before the last one counts, each after what a tool has refused of the one before
     "abstraction": Speaks(roles=("plan",), options={"rounds": 2}, at_most={"plan": "rounds"}, asks="Tooled"),

@@ -12,10 +12,12 @@ TASKSETS = {
     "text": "Prompts from your file, with any columns.",
     "environment": "Episodes of an environment: Gymnasium, TRL, MCP, OpenEnv, verifiers or your own.",
     "web": "Pages in a browser: the plan says what to do in words, acts are done by ids.",
+    "screens": "Pictures of pages: the plan says what to click in words, acts are places on the picture.",
     "tools": "How many has who: plans ask two registers and a calculator. Drawn without end.",
 }
 WORKFLOWS = {
     "plan_then_act": "A plan, then the acts that follow it.",
+    "remembering": "Plan and act, each after a memory of earlier episodes (Agent S, arXiv 2410.08164).",
     "act_only": "The act alone: flat, as plain GRPO has it.",
     "react": "A thought before every act (ReAct, arXiv 2210.03629).",
     "plan_steps": "A plan, then one act for each of its steps, which the actor reads before it.",
@@ -79,6 +81,9 @@ OPTIONS = {
     "beta_sure": "The same where the reference is sure of the turn.",
     "sure": "Mean probability of a token from which on the reference is sure.",
     "replan_after": "A plan is written anew after so many failed steps, and where it is asked for. 0: never.",
+    "memory": "A file of memories: JSON lines with kind, key and text.",
+    "narrative": "Memories of whole tasks are read before a plan.",
+    "episodic": "Memories of how a plan was done are read before the acts.",
     "rounds": "Plans that are written at most, each after what was wrong with the one before it.",
 }
 """What the options of losses and workflows mean; their defaults stand in the rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -25,10 +25,14 @@ class Web:
     pictures: int = 0
     """Episodes of each evaluation of which every page is photographed in Chromium, for the report and
     `sample --watch`. 0: none, and nothing is slower for it."""
+    marks: bool = False
+    """The ids of elements, as the model reads them, are drawn on the pictures."""
     splits: Literal["seed", "layout", "task"] = "seed"
     """What is held out: `seed`, other seeds of the same tasks; `layout`, structures of first pages that no
     training episode has; `task`, whole tasks."""
     held_out: tuple[str, ...] = ("click-link", "click-option", "enter-password")
     """Of `splits = "task"`: the tasks that are measured and never trained."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Other names of the tags, such as `{ plan = "think", act = "link" }` for blink_think_link."""
     demonstrations: int = 0
     """Most episodes of each task and level that imitation is shown. 0: all."""

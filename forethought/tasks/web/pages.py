@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from forethought.core.types import Outcome, Task
 from forethought.envs.adapters.bridge import Bridge
 from forethought.envs.base import Environment, Observation
+from forethought.envs.screen import png
+from forethought.envs.screen.marks import drawn
 from forethought.envs.web import miniwob
 from forethought.envs.web.browser import Browser
 from forethought.envs.web.page import Episode, is_key
@@ -99,6 +101,9 @@ class Live(Environment):
         if self.reel.pictures:
             taken = await self.bridge.there(self.episode.picture(room(self.lines)))
             shot.picture, shot.width, shot.height = taken
+            if self.reel.marks:
+                ids = {line.ref: int(self.speech.ref_of(line)[1:]) for line in self.lines if line.ref}
+                shot.picture = marked(shot.picture, shot.width, self.lines, ids)
         read = self.speech.read_acts(action, self.stop)
         if isinstance(read, Refusal):
             return await self._next(str(read))
@@ -145,6 +150,15 @@ def what(line: Line) -> tuple[str, str, tuple[str, ...]]:
     """What a line is. A drawing that moves is another one at each look, so its states do not count."""
     drawn = any(_PLACE.fullmatch(state) for state in line.state)
     return line.role, line.name, () if drawn else line.state
+
+
+def marked(picture: bytes, width: int, lines: Iterable[Line], ids: Mapping[str, int]) -> bytes:
+    """A picture of a page, so many CSS pixels wide, with the ids of its elements drawn on it."""
+    found = png.read(picture)
+    scale = found.shape[1] / width
+    some = [line for line in lines if line.ref in ids and len(line.box) == 4]
+    boxes = [(x * scale, y * scale, w * scale, h * scale) for x, y, w, h in (line.box for line in some)]
+    return png.write(drawn(found, boxes, [ids[line.ref] for line in some], max(1, round(scale))))
 
 
 def room(lines: Iterable[Line]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ from forethought.envs.web import miniwob
 from forethought.envs.web.browser import Browser, Window, program
 from forethought.interface.elements import ground
 from forethought.interface.result import Parsed, Refusal, verdict
+from forethought.interface.tags import Tags
 from forethought.recipe.options.reading import read as read_options
 from forethought.recipe.options.web import Web as Options
 from forethought.recipe.ranges import at_least
 from forethought.tasks.base import Split, Taskset
-from forethought.tasks.web import words
+from forethought.tasks.sections import named
+from forethought.tasks.web import blinking, words
 from forethought.tasks.web.demonstrations import Shown, read
 from forethought.tasks.web.pages import Live, Recorded
 from forethought.tasks.web.splits import divided
@@ -98,8 +101,11 @@ class Web(Taskset):
         at_least("task.pictures", said.pictures, 0)
         at_least("task.demonstrations", said.demonstrations, 0)
         self.tasks = miniwob.chosen(said.tasks)
+        tags = named(said.tags, ("plan", "act"), lambda **own: Tags({"plan": "plan", "act": "act", **own}))
+        self.stops = {role: tags.close(role) for role in STOPS}
+        self.opens = {"plan": tags.open("plan")}
         self.events, self.limit, self.attempts = said.events, said.limit, said.attempts
-        self.pictures = said.pictures
+        self.pictures, self.marks = said.pictures, said.marks
         self.pages, self.notes = _where(said.pages, said.browser)
         self._path = said.browser
         self._reels: dict[str, list[Reel]] = {}  # of the tasks that are watched
@@ -207,6 +213,30 @@ class Web(Taskset):
             turns.append(Turn(role="act", text=speech.act(acts_of(page), self.stops["act"])))
         return turns
 
+    # ---- looks: which elements matter
+
+    def look(self, task: Task) -> str:
+        """What matters on the first page."""
+        return blinking.said(blinking.regions(task.state.shown.pages[0]), task.state.begin()[0])
+
+    def later_looks(self, task: Task) -> list[str]:
+        """On each page after it."""
+        speech, found = task.state.begin()[0], []
+        for last, page in pairwise(task.state.shown.pages):
+            speech.plan(last.steps, "")  # draws the slots that a demonstration draws
+            speech.page(page.lines)
+            found.append(blinking.said(blinking.regions(page), speech))
+        return found
+
+    def parse_look(self, task: Task, text: str) -> Verdict:
+        """Elements, each with its id."""
+        read = blinking.parsed(text)
+        return verdict(read) if isinstance(read, Refusal) else Verdict(score=1.0)
+
+    def judge_look(self, task: Task, text: str) -> Verdict:
+        """Exactly what matters on the first page."""
+        return blinking.judged(text, blinking.regions(task.state.shown.pages[0]), task.state.begin()[0])
+
     # ---- verdicts
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
@@ -245,7 +275,7 @@ class Web(Taskset):
         """The page in Chromium, or its recording."""
         reel = None
         if task.id in self._reels:
-            reel = Reel(task.id in self._filmed)
+            reel = Reel(task.id in self._filmed, self.marks)
             self._reels[task.id].append(reel)
         if self.pages == "live" or (self.pages == "eval" and task.state.split == "eval"):
             return Live(

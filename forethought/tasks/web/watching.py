@@ -42,9 +42,10 @@ class Shot:
 
 @dataclass(slots=True)
 class Reel:
-    """One episode. `pictures`: each page is photographed."""
+    """One episode. `pictures`: each page is photographed; `marks`: and ids are drawn on it."""
 
     pictures: bool = False
+    marks: bool = False
     shots: list[Shot] = field(default_factory=list)
 
     def shot(self, lines: Sequence[Line], said: str) -> Shot:

@@ -28,7 +28,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
@@ -237,6 +237,14 @@ class Speech:
         ref = [self._refs[line.ref]] if line.ref else []
         states = (word for one in line.state if (word := self._state(one)))
         return [f":{line.role}", *name, *number, *ref, *states]
+
+    def named(self, line: Line) -> str:
+        """An element of the page without its states, as a look names it."""
+        return " ".join(self._line(replace(line, state=()), 0))
+
+    def ref_of(self, line: Line) -> str:
+        """The id of an element of the page, as the model reads it."""
+        return self._refs[line.ref]
 
     def _state(self, state: str) -> str:
         if self._vocabulary.numbered:

@@ -7,14 +7,18 @@ import random
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from forethought.core.grounding import Did, Wanted, grounding
 from forethought.core.types import Node, Tree, Undrawn
 from forethought.envs.images import name_of
 from forethought.envs.pool import play
+from forethought.envs.screen import png
+from forethought.envs.screen.marks import number
 from forethought.interface.elements import Line
 from forethought.interface.gui import Step
+from forethought.tasks.web.pages import marked
 from forethought.tasks.web.taskset import Web
 from forethought.tasks.web.watching import Attempt, Shot, fault, film, pairs
 from forethought.tasks.web.words import Act
@@ -127,3 +131,17 @@ def test_a_film_says_where_it_went_wrong(web):
     led = film(task, [attempt((YES,), [DONE])], False, "the page says -1", "")
     assert led.wrong == "words" and led.frames[0].reason == "the page says -1"
     assert film(task, [], False, "", "") is None
+
+
+def test_ids_are_drawn_where_the_elements_are():
+    lines = [
+        Line(ref="a", role="button", name="Go", box=(10, 10, 30, 12)),
+        Line(ref="b", role="text", name="no id", box=(50, 10, 20, 12)),
+    ]
+    white = np.full((80, 160, 3), 255, np.uint8)
+    seen = png.read(marked(png.write(white), 80, lines, {"a": 31}))
+    changed = (seen != 255).any(-1)
+    assert changed[20:44, 20:80].any() and not changed[:, 90:].any() and not changed[:18].any()
+    # digits of two pixels each, in a field with an edge of two
+    digits = (seen[20 + 2 : 20 + 12, 20 + 2 : 20 + 16] == 255).all(-1)
+    assert (digits[::2, ::2] == number(31)).all()
