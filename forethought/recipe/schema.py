@@ -61,7 +61,7 @@ class WorkflowSpec:
     are options of the workflow (`recipe/speaking.py`)."""
 
     name: str = "plan_then_act"
-    """Who speaks when: `plan_then_act`, `act_only`, `react`, `plan_steps`, `blink_think_link`,
+    """Who speaks when: `plan_then_act`, `remembering`, `act_only`, `react`, `plan_steps`, `blink_think_link`,
     `rewoo`, `abstraction`, `modulo`, one that an installed package declares, or your own coroutine as
     `flow.py:name`."""
     max_turns: int = 256

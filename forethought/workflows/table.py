@@ -15,6 +15,7 @@ from forethought.workflows import (
     abstraction,
     act_only,
     blink_think_link,
+    memory,
     modulo,
     plan_steps,
     plan_then_act,
@@ -126,6 +127,7 @@ WORKFLOWS: dict[str, Workflow] = {
     name: _made(name, run, SPEAKING[name], *more)
     for name, run, *more in (
         ("plan_then_act", plan_then_act.plan_then_act, None, plan_then_act.oracle),
+        ("remembering", memory.remembering, None, plan_then_act.oracle),
         ("act_only", act_only.act_only),
         ("react", react.react, react.demonstration),
         ("blink_think_link", blink_think_link.blink_think_link, blink_think_link.demonstration),
