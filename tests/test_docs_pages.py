@@ -13,7 +13,7 @@ from forethought.workflows.table import WORKFLOWS
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["workflows.md"])
+@pytest.mark.parametrize("page", ["workflows.md", "screens.md"])
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "page"}
