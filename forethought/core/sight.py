@@ -19,13 +19,16 @@ MARK = "@picture:"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """The pictures of a taskset: at most `rows` x `columns` patches of `side` x `side` pixels with so many
-    channels, of which at most `most` are read."""
+    channels, of which at most `most` are read. `row_words`, `column_words`: for each row and column the words
+    that say a place in it, where turns say places; what stands for a row begins as these."""
 
     side: int
     rows: int
     columns: int
     most: int
     channels: int = 3
+    row_words: tuple[tuple[str, ...], ...] = ()
+    column_words: tuple[tuple[str, ...], ...] = ()
 
     @property
     def numbers(self) -> int:

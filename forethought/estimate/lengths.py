@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forethought.core.errors import UserError
+from forethought.core.sight import MARK
 from forethought.core.types import Task
 from forethought.recipe.schema import Recipe
 from forethought.recipe.speaking import roles_of
 from forethought.tasks import families
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Sees, Taskset, face
 from forethought.workflows.table import workflow_of
 
 SEEN = 24  # tasks that are looked at
@@ -67,12 +68,19 @@ def seen(recipe: Recipe, used: float, levels: Sequence[int] = ()) -> Seen:
     return Seen(
         told=count(taskset.told) if taskset.told else 0.0,
         context=sum(count(task.context) for task in tasks) / SEEN,
-        prompt=sum(count(task.prompt) for task in tasks) / SEEN,
+        prompt=sum(count(task.prompt) + _patches(taskset, task.prompt) for task in tasks) / SEEN,
         said=mean,
         longest={role: max(n, default=budget[role]) for role, n in said.items()},
         budget=budget,
         drawn=bool(taskset.vocabulary()),
     )
+
+
+def _patches(taskset: Taskset, prompt: str) -> int:
+    """Tokens of the pictures that a prompt names, beside the word for each."""
+    seeing = face(taskset, Sees)
+    names = [word for word in prompt.split() if word.startswith(MARK)] if seeing else []
+    return sum(len(seeing.picture(name.removeprefix(MARK)).patches) - 1 for name in names)
 
 
 def _turns(

@@ -69,10 +69,13 @@ def torch_engine(recipe: Recipe, taskset: Taskset) -> Engine:
     weights = "fp32" if recipe.engine.weights == "auto" and trains_whole(recipe) else recipe.engine.weights
 
     def loaded(model: ModelSpec, seed: int) -> Loaded:
+        seeing = face(taskset, Sees)
         if model.path:
+            if seeing:
+                why = f"{taskset.name} shows pictures, which models from scratch alone read; leave it out"
+                raise RecipeError("model.path", why)
             return load(model, (), 0, seed, weights)
         if taskset.spaced:
-            seeing = face(taskset, Sees)
             return load(
                 model,
                 taskset.words(roles_of(recipe)),

@@ -196,8 +196,13 @@ class Screens(Taskset):
 
     def sight(self) -> Sight:
         """Square pictures; how many patches the graph leaves differs."""
-        n = SIDE // self.said.patch
-        return Sight(side=self.said.patch, rows=n, columns=n, most=n * n)
+        side = self.said.patch
+        n = SIDE // side
+        cells = [range(-(-i * side // STEP), -(-(i + 1) * side // STEP)) for i in range(n)]
+        rows, columns = (tuple(tuple(f"{axis}{i}" for i in some) for some in cells) for axis in "yx")
+        if self.said.answer == "mark":
+            rows = columns = ()
+        return Sight(side=side, rows=n, columns=n, most=n * n, row_words=rows, column_words=columns)
 
     def picture(self, name: str) -> Seen:
         """The patches that are read of a picture."""

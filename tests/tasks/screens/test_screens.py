@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
@@ -10,6 +11,10 @@ import pytest
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.sight import MARK
 from forethought.core.types import Task
+from forethought.estimate import lengths
+from forethought.exports.checkpoint import find
+from forethought.recipe.load import load
+from forethought.runs import run
 from forethought.tasks.screens import shots
 from forethought.tasks.screens.shots import SIDE, Shot, coloured, read, reduced, write
 from forethought.tasks.screens.taskset import STEP, Drawn, Screens
@@ -180,3 +185,28 @@ def test_the_middle_of_a_place_is_what_is_clicked(path):
         STEP / 2,
         3 * STEP + STEP / 2,
     )
+
+
+def recipe(path, *settings):
+    return load("web-vision", [f"task.shots={path}", 'task.tasks=["click-color"]', *settings])
+
+
+def test_a_model_that_was_trained_before_is_refused(path):
+    with pytest.raises(RecipeError, match="model.path: screens shows pictures"):
+        run.build(recipe(path, "model.path=somewhere"), run.torch_engine)
+
+
+def test_an_estimate_counts_patches(path):
+    found = lengths.seen(recipe(path, "task.select=all", "task.shift=0"), 0.5)
+    assert found.prompt == 100 + 7  # @ask and six words
+
+
+def test_it_trains_speaks_and_is_not_exported(path, tmp_path):
+    small = ["model.width=32", "model.mlp=32", "model.layers=2", "stage.0.until.steps=2", "stage.0.batch=4"]
+    made = recipe(path, *small, "task.pictures=1")
+    run.train(made, tmp_path / "run", lambda *seen: None)
+    last = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
+    assert last["eval_n/act"] == 2 and "eval/act@click-color" in last and "eval_grounding/inside" in last
+    assert len(list((tmp_path / "run" / "images").iterdir())) >= 1
+    with pytest.raises(UserError, match="was trained on pictures"):
+        find(tmp_path / "run")

@@ -25,6 +25,7 @@ from forethought.engines.torch.models.reading import find_gguf, read_folder, rea
 from forethought.engines.torch.models.sight import Pictures, with_sight
 from forethought.engines.torch.models.small import small_model, tokenizer_of
 from forethought.engines.torch.models.small_text import tokenizer_of_texts
+from forethought.engines.torch.models.tokenizer import encode
 from forethought.recipe.schema import ModelSpec
 
 Weights = Literal["auto", "fp32", "bf16", "nf4"]
@@ -57,7 +58,8 @@ def load(
     if not spec.path:
         tokenizer = tokenizer_of_texts(texts, spec.vocabulary, words) if texts else tokenizer_of(list(words))
         model = small_model(spec, len(tokenizer), context, seed)
-        return Loaded(model, tokenizer, "", pictures=with_sight(model, *sees, seed) if sees else None)
+        pictures = with_sight(model, *sees, seed, partial(encode, tokenizer)) if sees else None
+        return Loaded(model, tokenizer, "", pictures=pictures)
     return from_path(spec.path, spec.trust_remote_code, weights, spec.adapter)
 
 

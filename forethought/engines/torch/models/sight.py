@@ -142,12 +142,37 @@ class Sighted(torch.nn.Module):
         return F.linear(F.gelu(x), self.outward) + self.row[places[:, 0]] + self.column[places[:, 1]]
 
 
-def with_sight(model: torch.nn.Module, sight: Sight, picture: Callable[[str], Seen], seed: int) -> Pictures:
-    """A decoder from scratch reads pictures from here on; `picture` gives them by name."""
+def with_sight(
+    model: torch.nn.Module,
+    sight: Sight,
+    picture: Callable[[str], Seen],
+    seed: int,
+    encode: Callable[[str], Sequence[int]],
+) -> Pictures:
+    """A decoder from scratch reads pictures from here on; `picture` gives them by name. `encode`: token ids
+    of a word."""
     words = model.get_input_embeddings()
     pictures = Pictures(sight, picture, words.weight.shape[0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)
-        model.set_input_embeddings(Sighted(words, pictures))
+        sighted = Sighted(words, pictures)
+    _begin_with_words(sighted.row, sight.row_words, words.weight, encode)
+    _begin_with_words(sighted.column, sight.column_words, words.weight, encode)
+    model.set_input_embeddings(sighted)
     model.config.forethought_sight = [sight.side, sight.channels, sight.rows, sight.columns]
     return pictures
+
+
+@torch.no_grad()
+def _begin_with_words(
+    places: torch.Tensor,
+    said: Sequence[Sequence[str]],
+    words: torch.Tensor,
+    encode: Callable[[str], Sequence[int]],
+) -> None:
+    """A row begins as the words that say a place in it. So who attends to a patch has its place to say, and
+    need not first learn which words are whose. The sum of n words is as long as one after a division by the
+    root of n."""
+    for own, some in zip(places, said, strict=False):
+        ids = [encode(word)[0] for word in some]
+        own.copy_(words[ids].sum(0) / len(ids) ** 0.5)
