@@ -36,7 +36,7 @@ def find(source: Path, step: int | None = None) -> Checkpoint:
             f"{run / RECIPE} is not the recipe that the run was trained with: put it back as it was"
         )
     checkpoint, state = store.chosen(step)
-    config = checkpoint / "base" / "config.json"
+    config = checkpoint / "engine" / "base" / "config.json"
     if config.is_file() and '"forethought_sight"' in config.read_text("utf-8"):
         raise UserError(
             f"{source} was trained on pictures, and its projector is no part of a Hugging Face model: it is "

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from forethought.core.types import NO_EVIDENCE, Completion, Node, Status, Task, Tree, Undrawn
-from forethought.envs.guard import Fault
+from forethought.envs.guard import Boundary, Fault
 from forethought.envs.guarded import Guarded
 from forethought.workflows.words import Words
 
@@ -149,10 +149,12 @@ class Growing:
         self.opened[at] = role
         return at
 
-    def show_first(self, text: str, images: tuple[str, ...]) -> None:
-        """The environment shows something before anything was said: it stands at the end of the prompt."""
+    def show_first(
+        self, text: str, images: tuple[str, ...], boundary: Boundary = "environment", name: str = "reset"
+    ) -> None:
+        """Something is shown before anything was said: it stands at the end of the prompt."""
         if self.play.words.spaced:  # else the prompt's own encoding takes any text
-            self.play.words.encoded("environment", "reset", self.play.words.piece, text)
+            self.play.words.encoded(boundary, name, self.play.words.piece, text)
         self.first = self.play.words.observed(self.first, text)
         self._prompt(self.opened[0])
         self.nodes[0].images += images

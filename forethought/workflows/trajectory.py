@@ -231,12 +231,16 @@ class Trajectory:
         return self._moved(tree.say(self._at, self._node.branch, role, out, len(request.context)))
 
     def observe(self, text: str, images: Sequence[bytes] = ()) -> None:
-        """What the roles read next; in free text, two in a row are one message. `images`: PNG or JPEG files,
-        kept for the reader of the trace; no model here reads them yet."""
+        """What the roles read next; in free text, two in a row are one message. Before anything was said it
+        stands at the end of the prompt. `images`: PNG or JPEG files, kept for the reader of the trace; no
+        model here reads them yet."""
         if not isinstance(text, str):
             self._fail(self._fault(WorkflowError(f"observe takes text, found {text!r:.60}")))
             return
         with _Guard(self, "workflow"):
+            if self._at == 0 and not self._tree.asked:
+                kept = self.taskset.episodes.images.keep(images) if images else ()
+                return self._tree.show_first(text, kept, "workflow", self._tree.play.workflow)
             self._read("workflow", self._tree.play.workflow, text, images)
 
     def _read(self, boundary: Boundary, name: str, text: str, images: Sequence[bytes]) -> None:

@@ -60,7 +60,7 @@ def test_a_model_that_reads_more_than_text_is_refused_by_name(kind, said, tmp_pa
 
 
 def test_a_model_that_was_trained_on_pictures_opens_with_its_run_alone(tmp_path):
-    folder = on_disk(tmp_path, model_of("llama"))
+    folder = Path(on_disk(tmp_path, model_of("llama")))
     edit(folder / "config.json", forethought_sight=[16, 3, 10, 10])
     assert "was trained on pictures, and opens with its run alone" in refusal(folder)
 
