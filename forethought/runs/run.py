@@ -47,6 +47,7 @@ from forethought.runs.trackers import makers
 from forethought.stages.distill.check import check_distill
 from forethought.stages.distill.stage import Load
 from forethought.stages.webrl.writing import check_evolving
+from forethought.stages.webrl.yes_or_no import words_of
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks import families
@@ -141,6 +142,8 @@ def _built(recipe: Recipe, taskset: Taskset, engine_of: EngineOf) -> tuple[Engin
     check_faces(recipe, engine)
     rollouts = rollouts_of(engine, taskset, recipe)
     rollouts.check_room(demonstrated=any(s.learns_from == "demonstrations" for s in recipe.stage))
+    if any(isinstance(stage, WebRL) for stage in recipe.stage):
+        words_of(rollouts.words)  # its critic has words to answer with
     return engine, rollouts
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import RIGHT, WRONG, Listening, desk_choices, desk_recipe, lines_of, nothing
 
-from forethought.core.errors import Asked, RecipeError
+from forethought.core.errors import Asked, RecipeError, UserError
 from forethought.core.metrics import reduce
 from forethought.core.types import Node, Tree
 from forethought.engines.fake.engine import FakeEngine, softmax
@@ -160,6 +160,18 @@ def test_a_model_that_knows_few_words_answers_with_two_of_them():
     engine = FakeEngine([*words.engine.words, "Success?", "yes", "no"], words.taskset.stops)
     asked = words_of(SimpleNamespace(engine=engine, spaced=True, taskset=words.taskset))
     assert engine.decode([*asked[0], *asked[1:]]) == "Success? yes no"
+
+
+def test_answers_begin_with_different_tokens_or_are_refused():
+    """Letters as tokens: with a space before them, both answers begin with it."""
+    letters = SimpleNamespace(
+        check_words=lambda words, stops: None, encode=lambda text: tuple(map(ord, text))
+    )
+    words = SimpleNamespace(engine=letters, spaced=False, taskset=None)
+    assert words_of(words) == (tuple(map(ord, " Success?")), ord("y"), ord("n"))
+    letters.encode = lambda text: (7,)
+    with pytest.raises(UserError, match="the same first token; a critic needs two"):
+        words_of(words)
 
 
 def test_an_answer_is_the_probability_of_yes_among_the_two():

@@ -117,12 +117,14 @@ def words_of(words: Words) -> tuple[tuple[int, ...], int, int]:
             ]
             yes, no, *_ = dict.fromkeys([*marks, *taskset.vocabulary()])
             return (), engine.encode(yes)[0], engine.encode(no)[0]
-    question, first, second = (engine.encode(f" {word}") for word in (QUESTION, YES, NO))
-    if not first or first[:1] == second[:1]:
-        raise UserError(
-            f"the tokenizer writes {YES!r} and {NO!r} with the same first token; a critic needs two"
-        )
-    return question, first[0], second[0]
+    question = engine.encode(f" {QUESTION}")
+    for space in (" ", ""):  # a tokenizer may have tokens of whole words only without it
+        first, second = (engine.encode(f"{space}{word}") for word in (YES, NO))
+        if first and second and first[0] != second[0]:
+            return question, first[0], second[0]
+    raise UserError(
+        f"the tokenizer writes {YES!r} and {NO!r} with the same first token; a critic needs two (kind webrl)"
+    )
 
 
 def _share(gap: float) -> float:
