@@ -216,5 +216,7 @@ def _attributes(taskset: Any) -> None:
 
 
 def _name(taskset: Any) -> str:
-    name = type(taskset).__name__
+    """What people call it: its class, or what a taskset that plays somebody's environment says (`plays`)."""
+    plays = getattr(taskset, "plays", "")
+    name = plays if isinstance(plays, str) and plays else type(taskset).__name__
     return name if name.isprintable() else ascii(name)

@@ -9,7 +9,7 @@ import pytest
 from forethought.cli import main
 
 RECIPE = """
-model = {{ layers = 1, width = 32, mlp = 32, vocabulary = 300 }}
+model = {{ layers = 2, heads = 4, width = 32, mlp = 32, vocabulary = 300 }}
 task = {{ name = "text", train = "data.jsonl", plan = "{plan}", {more} }}
 [[stage]]
 kind = "reinforce"

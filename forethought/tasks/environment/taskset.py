@@ -94,6 +94,7 @@ class Environments(Taskset):
 
     def __init__(self, levels: tuple[int, ...], adapter: Adapter, setting: Setting):
         self.levels, self.adapter, self.setting = levels, adapter, setting
+        self.plays = adapter.name  # named where it breaks
         self.turns, self.observation = setting.turns or adapter.turns or TURNS, setting.observation
         threshold = adapter.threshold if setting.threshold is None else setting.threshold
         self.rules = Rules(turns=self.turns, threshold=threshold, ends=setting.ends)
