@@ -214,6 +214,14 @@ class Stepped(Protocol):
         """The steps of an accepted plan in words, in the order in which they are executed; at least one."""
 
 
+class Thinking(Protocol):
+    """Who says what to think before each act of a demonstration. Without it `react` takes the steps of the
+    one plan (`Stepped`)."""
+
+    def thoughts(self, task: Task) -> list[str]:
+        """One before each act of `demonstrate`, in order, without the stop."""
+
+
 class Looking(Protocol):
     """Who looks before planning: what matters for a task is named first. The workflow blink_think_link needs
     it."""
@@ -345,6 +353,13 @@ class Watched(Protocol):
 
     def film(self, tree: Tree) -> Film | None:
         """The tree's one trajectory in pictures, where there are some."""
+
+
+class Spells(Protocol):
+    """Whose texts are in words of a model's own, which a reader does not know."""
+
+    def spelled(self, task: Task, prompt: str, turns: Sequence[str]) -> list[str]:
+        """The prompt, then each turn, in words for a reader."""
 
 
 class Comparable(Protocol):

@@ -7,7 +7,7 @@ turns lie on the branch that they continue.
 from __future__ import annotations
 
 from forethought.core.types import Task, Turn
-from forethought.tasks.base import Oracle, Taskset, needed
+from forethought.tasks.base import Oracle, Taskset, Thinking, face, needed
 from forethought.workflows.acting import pay
 from forethought.workflows.steps import acts_of, steps_of_acts
 from forethought.workflows.trajectory import Counts, Trajectory, together
@@ -47,10 +47,13 @@ def _is_whole(thought: Trajectory) -> bool:
 
 
 def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
-    """Before each act the plan's next step, as a thought."""
-    knows = needed(taskset, Oracle, "react")
+    """Before each act the plan's next step, as a thought, or what the taskset thinks there."""
+    knows, thinks = needed(taskset, Oracle, "react"), face(taskset, Thinking)
     acts = acts_of(knows.demonstrate(task))
-    steps = steps_of_acts(taskset, task, knows.oracle_plan(task), acts)
+    if thinks:
+        steps = thinks.thoughts(task)
+    else:
+        steps = steps_of_acts(taskset, task, knows.oracle_plan(task), acts)
     turns: list[Turn] = []
     for step, act in zip(steps, acts, strict=True):
         turns += [Turn(role="think", text=f"{step} {taskset.stop('think')}"), *act]

@@ -24,6 +24,9 @@ class Desk:
     slip: float = 0.0
     """Probability that a click fails, where noise is on: in training, and in evaluations with
     `eval.noise`."""
+    popup: float = 0.0
+    """With `retry`: probability that a popup comes before a click and covers the desk until it is clicked
+    itself, where noise is on. There are two turns more for each."""
     flip: float = 0.0
     """Probability that success is reported the wrong way round, where noise is on."""
     plans: Literal["words", "path", "json"] = "words"

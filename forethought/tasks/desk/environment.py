@@ -6,7 +6,9 @@ import random
 
 from forethought.core.types import Outcome, Task
 from forethought.envs.base import Environment
-from forethought.tasks.desk.screens import ROOT, SLIPPED, Goal, observe
+from forethought.tasks.desk.screens import ROOT, SLIPPED, Goal, covered, free, observe
+
+IN_THE_WAY = "a popup covers the desk"
 
 
 class DeskEnvironment(Environment):
@@ -16,17 +18,28 @@ class DeskEnvironment(Environment):
     """
 
     def __init__(
-        self, state: Goal, stepwise: bool, retry: bool, turns: int, stop: str, slip: float, flip: float
+        self,
+        state: Goal,
+        stepwise: bool,
+        retry: bool,
+        turns: int,
+        stop: str,
+        slip: float,
+        flip: float,
+        popup: float = 0.0,
     ):
         self.state, self.stepwise, self.retry, self.turns, self.stop = state, stepwise, retry, turns, stop
-        self.slip, self.flip = slip, flip
+        self.slip, self.flip, self.popup = slip, flip, popup
+        self.over: tuple[str, str] | None = None  # where the popup is
         self.open = {ROOT}
         self.by_cell = {cell: name for name, cell in state.cells.items()}
         self.taken = 0
 
     def reset(self, task: Task, seed: int) -> None:
         """Seed the noise; there is no first observation."""
-        if self.slip or self.flip:  # else nothing is drawn, and a generator takes longer than a step
+        if (
+            self.slip or self.flip or self.popup
+        ):  # else nothing is drawn, and a generator takes longer than a step
             self.rng = random.Random(seed)
 
     def step(self, action: str) -> Outcome:
@@ -37,6 +50,8 @@ class DeskEnvironment(Environment):
         if not words or words[-1] != self.stop:
             return self._end(False, f"the acting does not end with {self.stop}")
         words = words[:-1]
+        if self.popup and self.taken < self.turns and (found := self._covered(words)) is not None:
+            return found
         last = None
         while len(words) >= 3:
             last = self.by_cell.get((words[1], words[2]))
@@ -56,6 +71,19 @@ class DeskEnvironment(Environment):
                 False, f"the value set was {' '.join(words)!r}, the goal's is {self.state.value!r}"
             )
         return self._end(True, "")
+
+    def _covered(self, words: list[str]) -> Outcome | None:
+        """What a popup makes of a turn, if there is one or one comes."""
+        if self.over is not None and tuple(words[1:3]) == self.over:
+            self.over = None
+            return Outcome(done=False, observation=SLIPPED)
+        if self.over is None and self.rng.random() < self.popup:
+            self.over = free(self.rng, self.state.cells)
+        return (
+            None
+            if self.over is None
+            else Outcome(done=False, observation=covered(self.over), reason=IN_THE_WAY)
+        )
 
     def _click(self, name: str | None, x: str, y: str) -> str:
         if name is None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 NAMES = tuple("abcdefghijklmnopqrstuvwx")
 GRID = 10
 ROOT, VOID = "desk", "void"
+POPUP = "popup"
 SLIPPED = "<obs> </obs>"  # what a click shows that has opened nothing
 
 
@@ -22,6 +23,8 @@ class Goal:
     goal: str
     value: str
     slips: frozenset[int] = frozenset()  # clicks of the way there that a demonstration shows to slip once
+    # clicks before which a popup comes there: its cell
+    popups: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,18 @@ def observe(state: Goal, opened: str) -> str:
     """What a click shows: the widgets that list the opened one as a parent, with their cells."""
     shown = [" ".join((n, *state.cells[n])) for n, ps in state.parents.items() if opened in ps]
     return " ".join(["<obs>", *shown, "</obs>"])
+
+
+def covered(cell: tuple[str, str]) -> str:
+    """What a popup shows."""
+    return f"<obs> {POPUP} {' '.join(cell)} </obs>"
+
+
+def free(rng: random.Random, cells: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """A cell without a widget."""
+    taken = set(cells.values())
+    every = [(f"x{i}", f"y{j}") for i in range(GRID) for j in range(GRID)]
+    return rng.choice([cell for cell in every if cell not in taken])
 
 
 def depths(parents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:

@@ -14,9 +14,9 @@ plan has an exact executor (the tree itself), the acting an exact simulator, so 
 With `parents = 2` every widget lists two parents, and either opens it: several plans are valid, and those
 through widgets that hang from `void`, which never opens, are dead ends. With `stepwise = true` the actor
 clicks one widget per turn and is told what the click opened; with `retry = true` too a click that fails
-changes nothing, and does not end the episode. `slip` makes clicks fail, `flip` makes the verifier lie; both
-only where noise is asked for. `plans` is the language of the plans (plans.py),
-`tags = { plan = "steps", act = "do" }` gives other names to the tags."""
+changes nothing, and does not end the episode. `slip` makes clicks fail, `popup` covers the desk until the
+popup is clicked, `flip` makes the verifier lie; all only where noise is asked for. `plans` is the language of
+the plans (plans.py), `tags = { plan = "steps", act = "do" }` gives other names to the tags."""
 
 from __future__ import annotations
 
@@ -41,12 +41,15 @@ from forethought.tasks.desk.plans import Plan, plans_of
 from forethought.tasks.desk.screens import (
     GRID,
     NAMES,
+    POPUP,
     ROOT,
     SLIPPED,
     VOID,
     Goal,
     Screens,
+    covered,
     depths,
+    free,
     observe,
     renamed,
     shortest_path,
@@ -71,6 +74,7 @@ class Desk(Guided):
     stepwise: bool
     retry: bool
     slip: float
+    popup: float
     flip: float
     plans: str
     tags: Tags
@@ -109,7 +113,7 @@ class Desk(Guided):
         self._parse = lru_cache(1024)(self.language.parse)
         self.looks = Looks(NAMES, longest + 1)
         self.budgets = {"plan": self.language.budget, "act": 5 if self.stepwise else 3 * longest + 3}
-        self.turns = longest * (1 + self.retry) if self.stepwise else 1
+        self.turns = longest * (1 + self.retry + 2 * (self.popup > 0)) if self.stepwise else 1
 
     def _check_ranges(self) -> None:
         if not 2 <= self.widgets <= len(NAMES):
@@ -120,17 +124,20 @@ class Desk(Guided):
             raise RecipeError(
                 "task.dead", f"0 to {self.widgets - 1} widgets can hang from void, found {self.dead}"
             )
-        for key in ("bushiness", "slip", "flip"):
+        for key in ("bushiness", "slip", "popup", "flip"):
             within(f"task.{key}", getattr(self, key), 0, 1)
         if self.retry and not self.stepwise:
             raise RecipeError(
                 "task.retry", "only an actor that acts step by step can try again: add stepwise = true"
             )
+        if self.popup and not self.retry:
+            raise RecipeError("task.popup", "who can try again can close a popup: add retry = true")
 
     def vocabulary(self) -> list[str]:
         """Every word that a task, plan, action or observation can contain."""
         special = ["GOAL", self.tags.open("plan"), *self.stops.values(), "<obs>", "</obs>", ROOT, VOID]
         cells = [f"{axis}{i}" for axis in "xy" for i in range(GRID)]
+        special += [POPUP] if self.popup else []
         known = [*special, *NAMES, *cells, *VALUES, *self.language.words(), *self.told.split()]
         return list(dict.fromkeys(known))
 
@@ -182,6 +189,10 @@ class Desk(Guided):
         turns = [Turn(role="plan", text=self.plan_of(task, self.oracle_plan(task)))]
         acts = self._expand(task.state, shortest_path(task.state.parents, task.state.goal), task.state.value)
         for i, act in enumerate(acts):
+            if cell := task.state.popups.get(i):
+                closes = f"{POPUP} {' '.join(cell)} {self.stops['act']}"
+                turns += [Turn(role="act", text=act), Turn(role=None, text=covered(cell))]
+                turns += [Turn(role="act", text=closes), Turn(role=None, text=SLIPPED)]
             if i in task.state.slips:
                 turns += [Turn(role="act", text=act), Turn(role=None, text=SLIPPED)]
             turns.append(Turn(role="act", text=act))
@@ -190,15 +201,26 @@ class Desk(Guided):
         return turns
 
     def demonstrable(self, rng: random.Random, levels: list[int]) -> list[Task]:
-        """Training tasks. Where clicks slip and can be repeated, that is shown as often as it happens."""
+        """Training tasks. Clicks that slip and can be repeated, and popups, come as often as in episodes."""
         tasks = super().demonstrable(rng, levels)
-        if not (self.slip and self.retry):
-            return tasks
-        slips = [frozenset(i for i in range(task.level) if rng.random() < self.slip) for task in tasks]
-        return [
-            replace(task, state=replace(task.state, slips=some))
-            for task, some in zip(tasks, slips, strict=True)
-        ]
+        if self.slip and self.retry:
+            slips = [frozenset(i for i in range(task.level) if rng.random() < self.slip) for task in tasks]
+            tasks = [
+                replace(task, state=replace(task.state, slips=some))
+                for task, some in zip(tasks, slips, strict=True)
+            ]
+        return [self._interrupted(rng, task) for task in tasks] if self.popup else tasks
+
+    def _interrupted(self, rng: random.Random, task: Task) -> Task:
+        state = task.state
+        cells = {i: free(rng, state.cells) for i in range(task.level) if rng.random() < self.popup}
+        return replace(task, state=replace(state, popups=cells))
+
+    def thoughts(self, task: Task) -> list[str]:
+        """Before each act what it does: it without the coordinates."""
+        cells = {f"{axis}{i}" for axis in "xy" for i in range(GRID)} | {self.stops["act"]}
+        acts = [turn.text.split() for turn in self.demonstrate(task) if turn.role == "act"]
+        return [" ".join(word for word in act if word not in cells) for act in acts]
 
     def _expand(self, state: Goal, path: tuple[str, ...], value: str) -> list[str]:
         """The exact acting of a plan: clicks from the top of the path down to the goal, then the value."""
@@ -293,6 +315,7 @@ class Desk(Guided):
             self.stops["act"],
             slip=self.slip if noise else 0.0,
             flip=self.flip if noise else 0.0,
+            popup=self.popup if noise else 0.0,
         )
 
 
