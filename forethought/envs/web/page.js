@@ -383,10 +383,28 @@
     return "";
   }
 
+  // A popup of ours over everything, until its button is clicked. Without a text: the one that is there goes.
+  let over = null;
+  function popup(text, button) {
+    if (over) over.remove();
+    over = null;
+    if (!text) return;
+    const make = (kind, said) => Object.assign(document.createElement(kind), { textContent: said });
+    over = make("div", "");
+    over.style.cssText = "position:fixed;inset:0;z-index:2147483647;background:#fff;padding:8px";
+    const closes = make("button", button);
+    closes.addEventListener("click", (event) => {
+      event.stopPropagation(); // the page must not count it
+      popup("", "");
+    });
+    over.append(make("p", text), closes);
+    document.body.append(over);
+  }
+
   const skip = (ids) => {
     skipped = new Set(ids);
   };
   Object.defineProperty(window, "forethought", {
-    value: Object.freeze({ snapshot, rest, place, click, hover, fill, select, skip, clean }),
+    value: Object.freeze({ snapshot, rest, place, click, hover, fill, select, popup, skip, clean }),
   });
 })();

@@ -151,6 +151,10 @@ class Episode:
         taken = await self._at.within(self._at.page.screenshot(clip=clip), self.pace.answer)
         return taken, width, height
 
+    async def interrupt(self, text: str, button: str) -> None:
+        """A popup over the whole page, until its button is clicked; "": none any more."""
+        await self._call("([text, button]) => forethought.popup(text, button)", [text, button])
+
     async def close(self) -> None:
         """Give the page back."""
         page, self._page = self._page, None

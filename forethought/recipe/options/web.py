@@ -7,6 +7,14 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Disturb:
+    popup: float = 0.0
+    """Probability that a popup comes before an act, which covers the page until it is closed."""
+    slip: float = 0.0
+    """Probability that an act does nothing, although it looks done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Web:
     tasks: str | tuple[str, ...] = "web-12"
     """Tasks of MiniWoB++: a list (`web-12`) or names. Each must have demonstrations in the file."""
@@ -21,7 +29,12 @@ class Web:
     limit: Literal["none", "original"] = "none"
     """The time limit of an episode: none, or the page's own."""
     attempts: int = 4
-    """Most pages of an episode: a plan and its acts are one attempt."""
+    """Most pages of an episode: a plan and its acts are one attempt. With `stepwise`: most acts."""
+    stepwise: bool = False
+    """The actor does one step a turn, and reads what has changed on the page: `react` asks for it."""
+    disturb: Disturb = field(default_factory=Disturb)
+    """What goes wrong before an act, where noise is on: in demonstrations and training, and in evaluations
+    with `eval.noise`."""
     pictures: int = 0
     """Episodes of each evaluation of which every page is photographed in Chromium, for the report and
     `sample --watch`. 0: none, and nothing is slower for it."""

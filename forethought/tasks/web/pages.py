@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +13,14 @@ from forethought.envs.base import Environment, Observation
 from forethought.envs.screen import png
 from forethought.envs.screen.marks import drawn
 from forethought.envs.web import miniwob
-from forethought.envs.web.browser import Browser
-from forethought.envs.web.page import Episode, is_key
+from forethought.envs.web.browser import Browser, Lost
+from forethought.envs.web.page import Done, Episode, is_key
 from forethought.interface.actions import Action
 from forethought.interface.elements import Line
 from forethought.interface.result import Refusal
+from forethought.recipe.options.web import Disturb
 from forethought.tasks.web.demonstrations import value_of
+from forethought.tasks.web.walk import IN_THE_WAY, Luck, Walk, kept, still
 from forethought.tasks.web.watching import Reel
 from forethought.tasks.web.words import Act, Full
 
@@ -29,35 +31,64 @@ AREA, MARGIN = (160, 100), 4  # CSS pixels: what a page of MiniWoB++ has at leas
 
 class Recorded(Environment):
     """A recorded episode: acts are right where they are the oracle's on that page, and lead to the next one.
-    Nothing is carried out, so another way to the same end counts as wrong."""
+    Nothing is carried out, so another way to the same end counts as wrong. `stepwise`: one act a turn, after
+    which only what has changed is read. `disturb`: what goes wrong on the way."""
 
-    def __init__(self, state: Any, stop: str, reel: Reel | None = None):
-        self.state, self.stop, self.at, self.reel = state, stop, 0, reel or Reel()
+    def __init__(
+        self,
+        state: Any,
+        stop: str,
+        reel: Reel | None = None,
+        stepwise: bool = False,
+        disturb: Disturb | None = None,
+    ):
+        self.state, self.stop, self.reel = state, stop, reel or Reel()
+        self.stepwise, self.disturb = stepwise, disturb
 
-    def reset(self, task: Task, seed: int) -> None:
+    def reset(self, task: Task, seed: int | str) -> None:
         """The first page is the task's prompt."""
         self.speech, _ = self.state.begin()
+        self.walk = Walk(self.state.shown, Luck(self.disturb, seed) if self.disturb else None)
 
     def step(self, action: str) -> Outcome:
-        """The acts of one page."""
-        page = self.state.shown.pages[self.at]
-        wanted = [(s.op, ref, s.value) for s, ref in zip(page.steps, page.refs, strict=False)]
-        self.reel.shot(page.lines, action).needed = len(wanted)
+        """The acts of one page, or one of them."""
+        walk = self.walk
+        before, page, wanted = walk.lines, walk.page, walk.wanted()
+        self.reel.shot(before, action).needed = len(wanted)
         read = self.speech.read_acts(action, self.stop)
         if isinstance(read, Refusal):
-            return Outcome(done=True, reason=str(read))
-        for number, (want, act) in enumerate(zip(wanted, read.value, strict=False), 1):
-            if want != (act.op, act.ref, act.value):
-                return Outcome(
-                    done=True, reason=f"act {number}: {act.op} on another element or with another value"
-                )
-        if len(read.value) < len(wanted):
-            return Outcome(done=True, reason=f"{len(read.value)} acts where {len(wanted)} are needed")
-        self.at += 1
-        if self.at == len(self.state.shown.pages):
-            return Outcome(done=True, success=True)
-        seen = self.speech.next_page(self.state.shown.pages[self.at].lines)
-        return Outcome(done=False, observation=seen, reason=AGAIN, replan=True)
+            return self._over(str(read))
+        if self.stepwise and len(read.value) > 1:
+            return self._over(f"{len(read.value)} acts in a turn that does one")
+        status = "done"
+        for number, act in enumerate(read.value, 1):
+            slipped, status = status == "slipped", walk.do(act)
+            if status == "wrong":
+                what = "before one that slipped" if slipped else "on another element or with another value"
+                return self._over(f"act {number}: {act.op} {what}")
+            if status == "covered":
+                return self._shown(before, not self.stepwise, f"act {number}: covered, {IN_THE_WAY}")
+            if walk.over:
+                return self._over("", success=True)
+            if walk.page != page:
+                return self._shown(before, True, AGAIN)
+        if len(walk.lines) < len(before):  # a popup was closed
+            return self._shown(before, True, AGAIN)
+        if self.stepwise:
+            return self._shown(before, False, "")
+        if status == "slipped":
+            return self._shown(before, True, AGAIN)
+        return self._over(f"{len(read.value)} acts where {len(wanted)} are needed")
+
+    def _shown(self, before: Sequence[Line], anew: bool, reason: str) -> Outcome:
+        lines, speech = self.walk.lines, self.speech
+        seen = speech.next_page(lines) if anew else speech.changes(before, lines)
+        return Outcome(
+            done=False, observation=seen, reason=reason, replan=bool(reason), parts=parts(self.walk.luck)
+        )
+
+    def _over(self, reason: str, success: bool = False) -> Outcome:
+        return Outcome(done=True, success=success, reason=reason, parts=parts(self.walk.luck))
 
 
 class Live(Environment):
@@ -74,17 +105,21 @@ class Live(Environment):
         bridge: Bridge,
         browser: Browser,
         reel: Reel | None = None,
+        stepwise: bool = False,
+        disturb: Disturb | None = None,
     ):
         self.state, self.attempts, self.stop, self.bridge = state, attempts, stop, bridge
-        self.reel = reel or Reel()
+        self.reel, self.stepwise, self.disturb = reel or Reel(), stepwise, disturb
         self.episode = Episode(browser, miniwob.site(limit), events)  # type: ignore[arg-type]
-        self.taken = 0
+        self.taken, self.popup = 0, ""
+        self.luck: Luck | None = None
 
     async def reset(self, task: Task, seed: int) -> Observation:  # type: ignore[override]
         """The first page must be the one that was recorded: the prompt was made of it."""
         shown = self.state.shown
         seen = await self.bridge.there(self.episode.reset(shown.task, shown.seed))
         self.speech, _ = self.state.begin()
+        self.luck = Luck(self.disturb, seed) if self.disturb else None
         if list(map(what, seen.lines)) != list(map(what, shown.pages[0].lines)):
             raise RuntimeError(f"{shown.task}, seed {shown.seed}: the page is not the one that was recorded")
         # ids stand for lines, in order: those of the recording are those of the page
@@ -107,43 +142,80 @@ class Live(Environment):
         read = self.speech.read_acts(action, self.stop)
         if isinstance(read, Refusal):
             return await self._next(str(read))
+        if self.stepwise and len(read.value) > 1:
+            return await self._next(f"{len(read.value)} acts in a turn that does one")
         for number, act in enumerate(read.value, 1):
             if act.op == "press" and not is_key(act.value):
                 shot.became.append(("refused", "no such key"))
                 return await self._next(f"act {number}: refused, no such key: {act.value!r:.40}")
-            done = await self.bridge.there(self.episode.act(self._action(act), look=False))
+            done = await self._carried_out(act)
             shot.became.append((done.status, done.reason))
+            if done.status == "slipped":
+                continue
             if done.status != "done":
-                return await self._next(f"act {number}: {done.status}, {done.reason}")
+                came = done.reason == IN_THE_WAY
+                return await self._next(f"act {number}: {done.status}, {done.reason}", replan=came)
             if done.snapshot.done:
                 shot.needed = number
                 return self._over(done.snapshot.raw)
-        return await self._next(AGAIN, replan=True)
+        return await self._next("" if self.stepwise else AGAIN, replan=not self.stepwise)
+
+    async def _carried_out(self, act: Act) -> Done:
+        """With what came between."""
+        luck, line = self.luck, next((x for x in self.lines if act.ref and x.ref == act.ref), None)
+        if luck and not self.popup:
+            if came := luck.popup():
+                await self.bridge.there(self.episode.interrupt(*came))
+                self.popup = came[1]
+                return Done(status="covered", snapshot=self.episode.snapshot, reason=IN_THE_WAY)
+            if luck.slipped:
+                return Done(status="slipped", snapshot=self.episode.snapshot)
+        closes = line is not None and (act.op, line.role, line.name) == ("click", "button", self.popup)
+        if self.popup and not closes:
+            return Done(status="covered", snapshot=self.episode.snapshot, reason=IN_THE_WAY)
+        action = Action(op=act.op, id=self.ref.get(act.ref, ""), value=value_of(act, line, self.lines))
+        done = await self.bridge.there(self.episode.act(action, look=False))
+        if done.status == "done" and closes:
+            self.popup = ""
+        return done
 
     async def close(self) -> None:  # type: ignore[override]
         """Give the page back."""
-        await self.bridge.there(self.episode.close())
-
-    def _action(self, act: Act) -> Action:
-        line = next((x for x in self.lines if act.ref and x.ref == act.ref), None)
-        return Action(op=act.op, id=self.ref.get(act.ref, ""), value=value_of(act, line, self.lines))
+        try:
+            if self.popup:
+                await self.bridge.there(self.episode.interrupt("", ""))
+        except Lost:
+            pass  # and the popup with it
+        finally:
+            await self.bridge.there(self.episode.close())
 
     async def _next(self, reason: str, replan: bool = False) -> Outcome:
         if self.taken >= self.attempts:
-            return Outcome(done=True, reason=f"no end within {self.attempts} attempts; at last: {reason}")
+            last = f"no end within {self.attempts} attempts; at last: {reason}"
+            return Outcome(done=True, reason=last, parts=parts(self.luck))
         seen = await self.bridge.there(self.episode.look())
         if seen.done:
             return self._over(seen.raw)
-        self.lines, self.ref = seen.lines, {x.ref: x.ref for x in seen.lines if x.ref}
+        before, lines = self.lines, still(seen.lines) if self.stepwise or self.luck else seen.lines
+        same = kept(before, lines, str(self.taken)) if self.stepwise else None
+        self.lines = lines if same is None else same
+        self.ref = {own.ref: x.ref for own, x in zip(self.lines, lines, strict=True) if own.ref}
+        if self.stepwise and same is None:
+            reason, replan = reason or AGAIN, True
         try:
-            return Outcome(
-                done=False, observation=self.speech.next_page(seen.lines), reason=reason, replan=replan
-            )
+            said = self.speech.next_page(lines) if same is None else self.speech.changes(before, same)
         except Full as full:
-            return Outcome(done=True, reason=f"the page cannot be said: {full}")
+            return Outcome(done=True, reason=f"the page cannot be said: {full}", parts=parts(self.luck))
+        return Outcome(done=False, observation=said, reason=reason, replan=replan, parts=parts(self.luck))
 
     def _over(self, raw: float) -> Outcome:
-        return Outcome(done=True, success=raw >= 1, reason="" if raw >= 1 else f"the page says {raw:g}")
+        reason = "" if raw >= 1 else f"the page says {raw:g}"
+        return Outcome(done=True, success=raw >= 1, reason=reason, parts=parts(self.luck))
+
+
+def parts(luck: Luck | None) -> dict[str, float]:
+    """What a turn notes of its luck: so many popups and slips in the episode so far."""
+    return luck.parts if luck else {}
 
 
 def what(line: Line) -> tuple[str, str, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -37,6 +37,7 @@ from forethought.interface.elements import ground
 from forethought.interface.result import Parsed, Refusal, verdict
 from forethought.interface.tags import Tags
 from forethought.recipe.options.reading import read as read_options
+from forethought.recipe.options.web import Disturb
 from forethought.recipe.options.web import Web as Options
 from forethought.recipe.ranges import at_least
 from forethought.tasks.base import Split, Taskset
@@ -45,8 +46,9 @@ from forethought.tasks.web import blinking, words
 from forethought.tasks.web.demonstrations import Shown, read
 from forethought.tasks.web.pages import Live, Recorded
 from forethought.tasks.web.splits import divided
+from forethought.tasks.web.walk import check
 from forethought.tasks.web.watching import Attempt, Reel, attempts, film, pairs, reel_of
-from forethought.tasks.web.words import Act, Speech, Vocabulary
+from forethought.tasks.web.words import Act, Full, Speech, Vocabulary
 
 SHIPPED = {  # list of tasks -> its demonstrations, its vocabulary
     "web-12": ("demonstrations.jsonl.gz", "words.json"),
@@ -62,12 +64,14 @@ STOPS = {"plan": "</plan>", "act": "</act>"}
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The `state` of a task: the episode, its split, the seed of its words, and their vocabulary."""
+    """The `state` of a task: the episode, its split, the seed of its words, and their vocabulary. `luck`: of
+    what goes wrong in its demonstration; "": nothing."""
 
     shown: Shown
     split: Split
     words: str
     vocabulary: Vocabulary | None = None
+    luck: str = ""
 
     def begin(self, loose: bool = False) -> tuple[Speech, str]:
         """The speech after the first page and the question, and the prompt. `loose`: as `Speech` has it."""
@@ -105,7 +109,13 @@ class Web(Taskset):
         self.stops = {role: tags.close(role) for role in STOPS}
         self.opens = {"plan": tags.open("plan")}
         self.events, self.limit, self.attempts = said.events, said.limit, said.attempts
-        self.pictures, self.marks = said.pictures, said.marks
+        self.pictures, self.marks, self.stepwise = said.pictures, said.marks, said.stepwise
+        check(said.disturb)
+        self.disturb = said.disturb if said.disturb != Disturb() else None
+        if self.stepwise and self.pictures:
+            raise RecipeError(
+                "task.pictures", "episodes are not photographed step by step; leave stepwise out"
+            )
         self.pages, self.notes = _where(said.pages, said.browser)
         self._path = said.browser
         self._reels: dict[str, list[Reel]] = {}  # of the tasks that are watched
@@ -134,7 +144,7 @@ class Web(Taskset):
             raise RecipeError("task.splits", f"{said.splits!r} leaves nothing to train on and to measure")
         super().__init__(levels)
         self.turns = self.attempts
-        self.budgets = _budgets(found, self._words)
+        self.budgets = _budgets(found, self._words, self.stepwise)
         self._bridge, self._browser = Bridge(), None
 
     def _shipped(self) -> tuple[Path, Vocabulary]:
@@ -152,8 +162,12 @@ class Web(Taskset):
         return [self._one(rng, level, split) for level in levels]
 
     def demonstrable(self, rng: random.Random, levels: list[int]) -> list[Task]:
-        """As `family`, of the first `demonstrations` episodes of each task and level."""
-        return [self._one(rng, level, "train", self._most) for level in levels]
+        """As `family`, of the first `demonstrations` episodes of each task and level; what goes wrong is
+        shown as often as it happens."""
+        tasks = [self._one(rng, level, "train", self._most) for level in levels]
+        if self.disturb is None:
+            return tasks
+        return [replace(task, state=replace(task.state, luck=str(rng.random()))) for task in tasks]
 
     def _one(self, rng: random.Random, level: int, split: Split, most: int = 0) -> Task:
         there = self._found.get((level, split))
@@ -204,6 +218,8 @@ class Web(Taskset):
 
     def demonstrate(self, task: Task) -> list[Turn]:
         """Of each page: the plan, the acts, and the page that comes next."""
+        if self.stepwise or task.state.luck:
+            return [turn for turn in self._played(task) if turn.role != "think"]
         speech = task.state.begin()[0]
         turns: list[Turn] = []
         for i, page in enumerate(task.state.shown.pages):
@@ -237,6 +253,31 @@ class Web(Taskset):
         """Exactly what matters on the first page."""
         return blinking.judged(text, blinking.regions(task.state.shown.pages[0]), task.state.begin()[0])
 
+    def thoughts(self, task: Task) -> list[str]:
+        """Before each turn of acting: its steps in words."""
+        return [turn.text for turn in self._played(task) if turn.role == "think"]
+
+    def _played(self, task: Task) -> list[Turn]:
+        """The oracle on the recording, with what goes wrong there: what it plans, and thinks and does in each
+        turn."""
+        state = task.state
+        page = Recorded(state, self.stops["act"], None, self.stepwise, self.disturb if state.luck else None)
+        page.reset(task, state.luck)
+        turns: list[Turn] = []
+        outcome, acts = None, 0
+        while not (outcome and outcome.done) and (acts < self.attempts or not state.luck):
+            speech, wanted = page.speech, page.walk.wanted()
+            if outcome is None or outcome.replan:
+                turns.append(Turn(role="plan", text=speech.plan(page.walk.planned(), self.stops["plan"])))
+            now = wanted[:1] if self.stepwise else wanted
+            turns.append(Turn(role="think", text=speech.plan([step for step, _ in now], "").strip()))
+            made = [Act(step.op, ref, step.value, step.target) for step, ref in now]
+            turns.append(Turn(role="act", text=speech.act(made, self.stops["act"])))
+            outcome, acts = page.step(turns[-1].text), acts + 1
+            if not outcome.done:
+                turns.append(Turn(role=None, text=outcome.observation or ""))
+        return turns if turns[-1].role else turns[:-1]
+
     # ---- verdicts
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
@@ -264,16 +305,21 @@ class Web(Taskset):
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
         """1 where the acts of the first page are what the exact grounder makes of the plan."""
         speech = task.state.begin()[0]
-        read, done = speech.read_plan(plan, self.stops["plan"]), speech.read_acts(acts[0], self.stops["act"])
-        for one in (read, done):
+        read = speech.read_plan(plan, self.stops["plan"])
+        if isinstance(read, Refusal):
+            return verdict(read)
+        found = grounded(read.value, task.state.shown.pages[0].lines)
+        done: list[Act] = []
+        for said in acts[: len(read.value)] if self.stepwise else acts[:1]:
+            one = speech.read_acts(said, self.stops["act"])
             if isinstance(one, Refusal):
                 return verdict(one)
-        found = grounded(read.value, task.state.shown.pages[0].lines)  # type: ignore[union-attr]
-        return Verdict(score=0.0, reason=found) if isinstance(found, str) else compared(done.value, found)  # type: ignore[union-attr]
+            done += one.value
+        return Verdict(score=0.0, reason=found) if isinstance(found, str) else compared(done, found)
 
     def environment(self, task: Task, noise: bool) -> Environment:
         """The page in Chromium, or its recording."""
-        reel = None
+        reel, disturb = None, self.disturb if noise else None
         if task.id in self._reels:
             reel = Reel(task.id in self._filmed, self.marks)
             self._reels[task.id].append(reel)
@@ -287,8 +333,10 @@ class Web(Taskset):
                 self._bridge,
                 self.shared,
                 reel,
+                self.stepwise,
+                disturb,
             )
-        return Recorded(task.state, self.stops["act"], reel)
+        return Recorded(task.state, self.stops["act"], reel, self.stepwise, disturb)
 
     @cached_property
     def shared(self) -> Browser:
@@ -301,7 +349,9 @@ class Web(Taskset):
 
     def watch(self, tasks: Sequence[Task]) -> None:
         """Keep what happens on these tasks; pictures of `pictures` of them, each another page while there are
-        some."""
+        some. Of what is done step by step nothing is kept."""
+        if self.stepwise:
+            return
         tasks = [task for task in tasks if isinstance(task.state, Drawn)]  # the others could not be drawn
         self._reels = {task.id: [] for task in tasks}
         first = {self.origin(task): task.id for task in reversed(tasks)}
@@ -333,6 +383,17 @@ class Web(Taskset):
                 acts.append(node.text)
         reel = reel_of(self._reels.get(tree.task.id, ()), acts)
         return attempts(tree.task.state, reel, plans, self.stops) if reel else []
+
+    def spelled(self, task: Task, prompt: str, turns: Sequence[str]) -> list[str]:
+        """With the words that slots stand for; those of later pages where the episode was watched."""
+        speech = task.state.begin()[0]
+        reel = next(iter(self._reels.get(task.id, ())), None)
+        try:
+            for shot in reel.shots[1:] if reel else ():
+                speech.next_page(shot.lines)
+        except Full:
+            pass
+        return [speech.readable(text) for text in (prompt, *turns)]
 
     def close(self) -> None:
         """The browser."""
@@ -384,16 +445,19 @@ def _where(pages: str, path: str) -> tuple[str, list[str]]:
     ]
 
 
-def _budgets(found: Sequence[Shown], vocabulary: Vocabulary) -> dict[str, int]:
-    """Words of the longest plan and the longest acts, and a step more."""
+def _budgets(found: Sequence[Shown], vocabulary: Vocabulary, stepwise: bool) -> dict[str, int]:
+    """Words of the longest plan and the longest acts (`stepwise`: the longest one), and a step more."""
     plan, act = 0, 0
     for one in sorted(found, key=_planned)[-LONGEST:]:
         speech = Speech(0, vocabulary=vocabulary)
         for page in one.pages:
             speech.page(page.lines)
             plan = max(plan, len(speech.plan(page.steps, STOPS["plan"]).split()))
-            act = max(act, len(speech.act(acts_of(page), STOPS["act"]).split()))
-    return {"plan": plan + 6, "act": act + 6}
+            acts = acts_of(page)
+            for turn in [acts[i : i + 1] for i in range(len(acts))] if stepwise else [acts]:
+                act = max(act, len(speech.act(turn, STOPS["act"]).split()))
+    one = {"think": act + 6} if stepwise else {}
+    return {"plan": plan + 6, "act": act + 6, **one}
 
 
 def _planned(one: Shown) -> int:

@@ -39,6 +39,7 @@ from forethought.interface.result import Parsed, Refusal, quoted_text
 
 OPS = ("click", "hover", "type", "select", "press")
 VALUED = ("type", "select", "press")
+FIELDS = ("textbox", "textarea", "password", "spinbutton", "slider", "select")  # what holds a value
 SLOTS, REFS, PLACES = 160, 120, 40
 AFTER, IS, NEXT, ASK, DONE, GLUE = "@after", "@=", "@;", "@ask", "@done", "@glue"
 MARKS = "".join(mark for mark in string.punctuation if mark != "+")  # "+" says where no space stands
@@ -167,6 +168,7 @@ class Speech:
         self._piece: dict[str, str] = {}
         self._refs: dict[str, str] = {}  # of the page -> as the model reads it
         self._own: dict[str, str] = {}  # and back
+        self._numbers: list[int] = []  # of the page that no line has yet
         self._pages = 0
         self._asked = ""
 
@@ -206,6 +208,16 @@ class Speech:
             glue = behind
         return joined(found)
 
+    def readable(self, text: str) -> str:
+        """A text in which slots are the words that they stand for."""
+        found, glue = [], True
+        for word in text.split():
+            piece, before, behind = marks().get(word, (self._piece.get(word, word), False, False))
+            if word != GLUE:
+                found.append(piece if glue or before else f" {piece}")
+            glue = word == GLUE or behind
+        return "".join(found)
+
     def _read_word(self, word: str) -> tuple[str, bool, bool] | None:
         piece = self._piece.get(word)
         if piece is None and (word in self._vocabulary.pieces or (self._loose and _SLOT.fullmatch(word))):
@@ -223,13 +235,30 @@ class Speech:
             raise Full(f"more than {REFS} elements")
         self._refs = {ref: f"e{n}" for ref, n in zip(acting, numbers, strict=False)}
         self._own = {said: ref for ref, said in self._refs.items()}
-        places = numbers_of(lines) if self._vocabulary.numbered else {}
-        return " ".join(word for line in lines for word in self._line(line, places.get(line.ref, 0)))
+        self._numbers = numbers[len(acting) :]
+        return self._lines(lines, lines)
 
     def next_page(self, lines: Sequence[Line]) -> str:
         """A page that comes after the first one."""
         page = self.page(lines)
         return f"{page} {ASK} {self._asked}" if self._vocabulary.numbered else page
+
+    def changes(self, before: Sequence[Line], lines: Sequence[Line]) -> str:
+        """The lines that are not as they were, on the page whose ids hold; those that are new get ids. `DONE`
+        where there are none."""
+        was = {(line.ref, line.role, line.name, line.state) for line in before}
+        found = [line for line in lines if (line.ref, line.role, line.name, line.state) not in was]
+        for line in found:
+            if line.ref and line.ref not in self._refs:
+                if not self._numbers:
+                    raise Full(f"more than {REFS} elements")
+                self._refs[line.ref] = f"e{self._numbers.pop(0)}"
+                self._own[self._refs[line.ref]] = line.ref
+        return self._lines(found, lines) or DONE
+
+    def _lines(self, some: Sequence[Line], page: Sequence[Line]) -> str:
+        places = numbers_of(page) if self._vocabulary.numbered else {}
+        return " ".join(word for line in some for word in self._line(line, places.get(line.ref, 0)))
 
     def _line(self, line: Line, place: int) -> list[str]:
         name = [self.said(line.name)] if line.name else []
