@@ -1,7 +1,11 @@
 """Ways of speaking between plan and act, side by side: success, tokens, serial steps and seconds of an
 episode, where the world is as expected and where it is not.
 
-    python benchmarks/workflows.py desk  [--out DIR] [--seeds 1]     react, plan_then_act; clicks that slip
+    python benchmarks/workflows.py desk [--out DIR] [--seeds 1]      react, plan_then_act; clicks that slip,
+                                                                     popups that come
+    python benchmarks/workflows.py factored [--out DIR]              plan and act on web pages, or one role
+                                                                     that writes ids at once
+    python benchmarks/workflows.py web [--out DIR]                   these and react; acts that slip, popups
     python benchmarks/workflows.py tools [--out DIR] [--seeds 1]     rewoo, abstraction, react, plan_then_act;
                                                                      numbers that stand elsewhere
     python benchmarks/workflows.py digits [--out DIR] [--seeds 1]    chains that tools fill in, and chains
@@ -10,9 +14,10 @@ episode, where the world is as expected and where it is not.
                                                                      by level, without a model
     python benchmarks/workflows.py modulo RUN [--rounds 4]           feedback, or asking as often without it
 
-The first three train a model from scratch for each workflow, by imitation alone, the same number of steps on
-the same tasks; DIR keeps the runs, and what is there is not trained again. What goes wrong in the world does
-so in training too, and both worlds are measured; of `digits`, numbers of two digits alone are trained.
+All but the last two train a model from scratch for each workflow, by imitation alone, the same number of
+steps on the same tasks (of web pages, the same number of tokens a step); DIR keeps the runs, and what is
+there is not trained again. What goes wrong in the world does so in training too, and both worlds are
+measured; of `digits`, numbers of two digits alone are trained.
 Seconds: the median of episodes that are played alone, the workflows one after the other; on a machine with
 other work, compare the tokens."""
 
@@ -36,14 +41,24 @@ TRAIN = {
     "easy_levels": [1, 2],
     "optim": {"name": "muon", "lr": 2e-3, "muon_lr": 0.01, "warmup": 20, "decay": 0.4},
 }
-SLIPPERY = {"name": "desk", "levels": [1, 2, 3], "stepwise": True, "retry": True, "slip": 0.2}
-MOVED = {"name": "tools", "levels": [1, 2, 3], "book": 0.3}
-GIVEN = {"name": "tools", "levels": [1, 2, 3], "numbers": "given"}
+SLIPPERY = {"levels": [1, 2, 3], "stepwise": True, "retry": True, "slip": 0.2, "popup": 0.2}
+MOVED = {"levels": [1, 2, 3], "book": 0.3}
+GIVEN = {"levels": [1, 2, 3], "numbers": "given"}
+LUCK = {"disturb": {"popup": 0.2, "slip": 0.1}}
+REPLANS = {"name": "plan_then_act", "replan_after": 1}
+PAGES = {
+    "steps": 300,
+    "task": "web",
+    "recipe": {"model": {"copies": True}, "limits": {"at_once": 4}},
+    # 64 demonstrations of plan_then_act without disturbance have as many tokens
+    "train": {"batch": 8, "batch_tokens": 5500, "easy_first": 0.15},
+}
+AS_EXPECTED, DISTURBED = {"as expected": []}, {"disturbed": ["eval.noise=true"]}
 TABLES: dict[str, dict[str, Any]] = {
     "desk": {
         "steps": 400,
         "workflows": {"react": SLIPPERY, "plan_then_act": SLIPPERY},
-        "worlds": {"as expected": ["task.slip=0"], "clicks slip": ["eval.noise=true"]},
+        "worlds": AS_EXPECTED | DISTURBED,
     },
     "tools": {
         "steps": 600,
@@ -55,28 +70,47 @@ TABLES: dict[str, dict[str, Any]] = {
         },
         "worlds": {"as expected": ["task.book=0"], "numbers elsewhere": []},
     },
-}
-TABLES["digits"] = {
-    "steps": 600,
-    "workflows": {
-        "abstraction": GIVEN | {"plans": "chain"},
-        "act_only": GIVEN | {"plans": "worked"},
+    "digits": {
+        "steps": 600,
+        "task": "tools",
+        "workflows": {
+            "abstraction": GIVEN | {"plans": "chain"},
+            "act_only": GIVEN | {"plans": "worked"},
+        },
+        "worlds": {f"{n} digits": [f"task.digits={n}"] for n in (1, 2, 3, 4)},
     },
-    "worlds": {f"{n} digits": [f"task.digits={n}"] for n in (1, 2, 3, 4)},
+    "factored": PAGES
+    | {
+        "workflows": {"plan_then_act": {"workflow": REPLANS}, "act_only": {}},
+        "worlds": AS_EXPECTED,
+    },
+    "web": PAGES
+    | {
+        "workflows": {
+            "react": LUCK | {"stepwise": True, "attempts": 20},
+            "plan_act_by_act": LUCK | {"stepwise": True, "attempts": 20, "workflow": REPLANS},
+            "plan_then_act": LUCK | {"attempts": 10, "workflow": REPLANS},
+            "act_only": LUCK | {"attempts": 10},
+        },
+        "worlds": AS_EXPECTED | DISTURBED,
+    },
 }
 COSTS = ("read", "said", "calls", "tools", "serial")
 
 
-def recipe(table: str, workflow: str, steps: int) -> dict[str, Any]:
+def recipe(table: str, name: str, steps: int) -> dict[str, Any]:
     """One stage of imitation of all roles."""
+    rows = TABLES[table]
+    task = {"name": rows.get("task", table)} | rows["workflows"][name]
     return {
-        "name": f"{table}-{workflow}",
-        "workflow": workflow,
+        "name": f"{table}-{name}",
+        "workflow": task.pop("workflow", name),
         "layout": "shared",
-        "task": TABLES[table]["workflows"][workflow],
+        "task": task,
         "eval": {"every": 0, "tasks": 100},
         "probes": {"every": 0},
-        "stage": [TRAIN | {"until": {"steps": steps}}],
+        "stage": [TRAIN | rows.get("train", {}) | {"until": {"steps": steps}}],
+        **rows.get("recipe", {}),
     }
 
 
@@ -103,7 +137,7 @@ def evaluated(run: Path, overrides: list[str], alone: int) -> dict:
 def compare(table: str, out: Path, seeds: int, steps: int, alone: int) -> None:
     """Print a row for each world and workflow: means over seeds."""
     rows = [measured(table, out, seed, steps or TABLES[table]["steps"], alone) for seed in range(seeds)]
-    print(f"\n{'':19}{'':15}{'e2e':>7} {'95 %':^15}" + "".join(f"{name:>8}" for name in COSTS) + f"{'ms':>8}")
+    print(f"\n{'':19}{'':18}{'e2e':>7} {'95 %':^15}" + "".join(f"{name:>8}" for name in COSTS) + f"{'ms':>8}")
     for world, name in rows[0]:
         some = [row[world, name] for row in rows]
         if seeds == 1:
@@ -114,7 +148,7 @@ def compare(table: str, out: Path, seeds: int, steps: int, alone: int) -> None:
         ms = 1000 * min(one["latency"]["seconds"] for one in some)
         interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
         print(
-            f"{world:19}{name:15}{share:7.3f} {interval:^15}"
+            f"{world:19}{name:18}{share:7.3f} {interval:^15}"
             + "".join(f"{c:8.1f}" for c in costs)
             + f"{ms:8.1f}"
         )
@@ -134,7 +168,7 @@ def costs(levels: tuple[int, ...] = (1, 2, 4, 8), n: int = 100) -> None:
     from forethought.workflows.rollout import Rollouts
     from forethought.workflows.table import workflow_of
 
-    print(f"{'level':6}{'':15}" + "".join(f"{name:>8}" for name in COSTS))
+    print(f"{'level':6}{'':18}" + "".join(f"{name:>8}" for name in COSTS))
     for level in levels:
         for name, options in TABLES["tools"]["workflows"].items():
             plans = {"plans": options.get("plans", "rewoo")}
@@ -151,7 +185,7 @@ def costs(levels: tuple[int, ...] = (1, 2, 4, 8), n: int = 100) -> None:
                     [tree] = rollouts.grow([task], once(roles, temperature=0.0), policies, 0)
                     found.append(cost(tree, roles[-1]))
             means = {f.name: sum(getattr(one, f.name) for one in found) / n for f in fields(Cost)}
-            print(f"{level:<6}{name:15}" + "".join(f"{means[key]:8.1f}" for key in COSTS))
+            print(f"{level:<6}{name:18}" + "".join(f"{means[key]:8.1f}" for key in COSTS))
 
 
 def feedback(run: Path, rounds: int, temperature: float) -> None:
@@ -188,7 +222,7 @@ def feedback(run: Path, rounds: int, temperature: float) -> None:
         for k in range(1, rounds + 1):
             mean, low, high = share_interval([max(some[:k], default=0.0) for some in found])
             cells.append(f"{mean:8.3f} [{low:.3f}, {high:.3f}]")
-        print(f"{name:15}" + "".join(cells))
+        print(f"{name:18}" + "".join(cells))
 
 
 def main(argv: list[str] | None = None) -> None:
