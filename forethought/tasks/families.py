@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.named import installed, is_known
@@ -10,8 +11,9 @@ from forethought.envs.guard import Guard
 from forethought.envs.guarded import guarded
 from forethought.recipe.check import check
 from forethought.recipe.schema import LimitSpec, Recipe, TaskSpec
-from forethought.tasks import own
-from forethought.tasks.base import Taskset
+from forethought.recipe.speaking import SPEAKING
+from forethought.tasks import base, own
+from forethought.tasks.base import Taskset, needed
 
 
 def _desk(levels: Sequence[int], **options) -> Taskset:
@@ -99,13 +101,27 @@ def build(spec: TaskSpec, *, to_measure: bool = False, limits: LimitSpec | None 
 
 def check_recipe(recipe: Recipe) -> None:
     """`recipe.check.check`. RecipeError as it raises it; but a level that the taskset has not is the fault of
-    task.levels, and not of the stage that draws others than those."""
+    task.levels, and not of the stage that draws others than those. A workflow that a shipped taskset cannot
+    play is refused first: what else the recipe says of its roles follows from that."""
+    _need_face(recipe)
     try:
         check(recipe)
     except RecipeError as error:
         if "levels" in error.where:
             _need_levels(recipe.task)
         raise
+
+
+def _need_face(recipe: Recipe) -> None:
+    """RecipeError where the workflow asks for a face that the taskset, one of those that ship, has not."""
+    said = SPEAKING.get(recipe.workflow.name)
+    if said is None or not said.asks or recipe.task.name not in TASKSETS:
+        return
+    with closing(build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
+        try:
+            needed(taskset, getattr(base, said.asks), recipe.workflow.name)
+        except UserError as error:
+            raise RecipeError("workflow", str(error)) from None
 
 
 def _need_levels(spec: TaskSpec) -> None:
