@@ -4,7 +4,8 @@ const FILMS_LEAD =
   "Each page before the attempt on it. Dashed: the element that the planner's words mean. Solid: the one that the grounder chose.";
 const WENT_WRONG = { words: "wrong plan", element: "wrong element", page: "page refused" };
 const OUT = 3; // pixels that the box of the plan lies outside of the element's
-const EDGE = 11; // pixels beside a picture, for the numbers of steps at its edges
+const EDGE = 22; // pixels beside a picture, where the numbers of steps stand: on it they would cover what is read
+const ROW = 10; // pixels from one number to the next below it
 const SIZE = 1.5; // of a picture
 
 function filmBrowser({ items, images }) {
@@ -36,8 +37,8 @@ function frameView(frame, i, n, images) {
     "svg",
     { class: "screen", viewBox: `${-EDGE} 0 ${width + 2 * EDGE} ${height}`, role: "img", "aria-label": `page ${i + 1}` },
     svg("image", { href: images[frame.image] || "", width, height }),
-    marks(frame.planned, "planned", OUT),
-    marks(frame.chosen, "chosen", 0),
+    marks(frame.planned, "planned", OUT, width),
+    marks(frame.chosen, "chosen", 0, width),
   );
   return el(
     "figure.frame",
@@ -50,8 +51,9 @@ function frameView(frame, i, n, images) {
   );
 }
 
-// The boxes of one role's steps. Steps on one element share a box, and their numbers stand side by side.
-function marks(steps, which, out) {
+// The boxes of one role's steps. Steps on one element share a box, and their numbers stand side by side: those of
+// the plan left of the picture, those of the choice right of it, each with a line to its box.
+function marks(steps, which, out, width) {
   const boxes = new Map();
   steps.forEach((step, i) => {
     if (!step.box) return;
@@ -61,15 +63,21 @@ function marks(steps, which, out) {
     one.good = one.good && step.good;
     boxes.set(key, one);
   });
-  return [...boxes.values()].map(({ box: [x, y, w, h], numbers, good }) => {
-    const label = numbers.join(" "), wide = 5 + 5.2 * label.length;
-    const at = { x: which === "planned" ? x - out - wide : x + w + out, y: y + h / 2 - 4.5, width: wide, height: 9, rx: 2 };
+  let below = 0;
+  const left = which === "planned";
+  return [...boxes.values()].sort((a, b) => a.box[1] - b.box[1]).map(({ box: [x, y, w, h], numbers, good }) => {
+    const label = numbers.join(" "), full = 5 + 5.2 * label.length, wide = Math.min(EDGE - 2, full);
+    const middle = y + h / 2, top = Math.max(0, below, middle - 4.5);
+    below = top + ROW;
+    const at = { x: left ? -wide - 1 : width + 1, y: top, width: wide, height: 9, rx: 2 };
+    const [from, to] = left ? [-1, x - out] : [width + 1, x + w + out];
     return svg(
       "g",
       { class: `step ${which}${good ? "" : " bad"}` },
       svg("rect", { class: "box", x: x - out, y: y - out, width: w + 2 * out, height: h + 2 * out, rx: 2 }),
+      svg("path", { class: "to", d: `M${from} ${top + 4.5}L${to} ${middle}` }),
       svg("rect", { class: "tab", ...at }),
-      svg("text", { x: at.x + wide / 2, y: at.y + 7, "text-anchor": "middle" }, label),
+      svg("text", { x: at.x + wide / 2, y: at.y + 7, "text-anchor": "middle", ...(full > wide && { textLength: wide - 4, lengthAdjust: "spacingAndGlyphs" }) }, label),
     );
   });
 }

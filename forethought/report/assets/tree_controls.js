@@ -21,6 +21,7 @@ function filterBar(items, { names, signs, disagreements, measures }, stages, sta
   const parts = [
     pick("step", whole),
     pick("stage", (i) => `${i + 1} ${stages[i] ? stages[i].name : ""}`),
+    kinds(items, state, change, without),
     pick("level", String),
     outcomes(state, change, () => tally(without({ solved: null }), (tree) => [tree.solved])),
     searchBox(
@@ -80,6 +81,18 @@ function filterBar(items, { names, signs, disagreements, measures }, stages, sta
       clear.hidden = toFragment({ ...state, order: NO_FILTER.order, tree: null }) === "#trees";
     },
   };
+}
+
+// Of tasks of several kinds, whose ids begin with the kind: a level alone would mix them. It fills in the search.
+function kinds(items, state, change, without) {
+  const kind = (tree) => (tree.task.includes("/") ? tree.task.split("/")[0] : "");
+  const all = [...new Set(items.map(kind))].sort();
+  if (all.length < 2 || all.includes("")) return null;
+  const options = () => {
+    const left = tally(without({ task: "" }), (tree) => [kind(tree)]);
+    return all.map((name) => [`${name}/`, name, left.get(name) || 0]);
+  };
+  return picker("kind", options, () => state.task, (text) => change({ task: text }));
 }
 
 // Value -> how many of the trees have it.

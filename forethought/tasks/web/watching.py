@@ -145,10 +145,12 @@ def film(task: Any, found: Sequence[Attempt], success: bool, reason: str, wrong_
         frame = _frame(attempt)
         pictures[frame.image] = attempt.shot.picture
         frames.append(frame)
-    if not success and not any(frame.wrong for frame in frames):
-        # everything was done as it was planned
-        last = 0 if wrong_plan else len(frames) - 1
-        frames[last] = replace(frames[last], wrong="words", reason=wrong_plan or reason)
+    if not success:
+        # where all was done as it was planned, the plan was not what was asked
+        if wrong_plan and not frames[0].wrong:
+            frames[0] = replace(frames[0], wrong="words", reason=wrong_plan)
+        if not frames[-1].wrong:
+            frames[-1] = replace(frames[-1], wrong="words", reason=reason)
     first = next((frame for frame in frames if frame.wrong), None)
     shown = task.state.shown
     return Film(

@@ -131,6 +131,12 @@ def test_a_film_says_where_it_went_wrong(web):
     led = film(task, [attempt((YES,), [DONE])], False, "the page says -1", "")
     assert led.wrong == "words" and led.frames[0].reason == "the page says -1"
     assert film(task, [], False, "", "") is None
+    # a mistake that was mended does not hide the one that the episode ended with
+    late = [attempt((NO,), [DONE]), attempt((YES,), [DONE]), attempt((YES,), [DONE])]
+    told = film(task, late, False, "no end within 3 attempts", "")
+    assert [frame.wrong for frame in told.frames] == ["element", "", "words"] and told.wrong == "element"
+    first = film(task, late[1:], False, "no end within 2 attempts", "act 1: found another")
+    assert [(x.wrong, x.reason[:5]) for x in first.frames] == [("words", "act 1"), ("words", "no en")]
 
 
 def test_ids_are_drawn_where_the_elements_are():
