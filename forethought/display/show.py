@@ -48,13 +48,15 @@ def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
     console = Console(file=stream, highlight=False, soft_wrap=True)
     for row in rows:
         console.print(Text(printable(f"task {row['task']}  level {row['level']}"), style="bold"))
+        shown = row.get("shown") or {}
         for name in ("context", "prompt"):
             if row.get(name):
-                console.print(_line(name, row[name], "dim"))
-        for text in row["oracle"].values():
+                console.print(_line(name, shown.get(name, row[name]), "dim"))
+        for text in shown.get("oracle", row["oracle"]).values():
             console.print(_line("oracle", text, "dim"))
-        for turn in row["turns"]:
-            line = _line(turn["role"], turn["text"])
+        texts = shown.get("turns") or [turn["text"] for turn in row["turns"]]
+        for turn, text in zip(row["turns"], texts, strict=True):
+            line = _line(turn["role"], text)
             if turn["valid"] is not None or turn["status"] != "finished":
                 line.append_text(_verdict(turn["valid"] or 0.0, turn["reason"], turn["status"]))
             console.print(line)

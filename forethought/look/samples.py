@@ -20,7 +20,7 @@ from forethought.recipe.options import TASKSETS, names
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
-from forethought.tasks.base import Taskset, Watched, needed
+from forethought.tasks.base import Spells, Taskset, Watched, face, needed
 from forethought.workflows.rollout import Rollouts
 
 
@@ -100,12 +100,20 @@ def _played(
 def _sample_record(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
     task, (said,) = record.task, record.responses
     before = rollouts.roles[:-1] if oracle else ()
+    told = {role: given.text for role in before if not (given := rollouts.oracle(task, role)).fault}
+    spells, shown = face(rollouts.taskset, Spells), {}
+    if spells:  # words of the model's own: beside them what they mean
+        texts = [*told.values(), *(turn.text for turn in said.turns)]
+        asked, *texts = spells.spelled(task, task.prompt, texts)
+        oracles = dict(zip(told, texts, strict=False))
+        shown = {"shown": {"prompt": asked, "oracle": oracles, "turns": texts[len(told) :]}}
     return {
         "task": task.id,
         "level": task.level,
         "context": task.context,
         "prompt": task.prompt,
-        "oracle": {role: given.text for role in before if not (given := rollouts.oracle(task, role)).fault},
+        "oracle": told,
+        **shown,
         "turns": [asdict(turn) for turn in said.turns],
         "success": bool(said.success) if rollouts.taskset.judges else None,
         "reason": said.reason,
