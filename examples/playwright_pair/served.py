@@ -127,7 +127,7 @@ class Served(Web):
             number = next(self.seeds) if split == "eval" else 0
             task = self.tasks[number % len(self.tasks)]
             shown = self._bridge.run(self._shown(task, number))
-            state = Drawn(shown, split, f"{task}/{number}/{rng.randrange(DRAWS)}")
+            state = Drawn(shown, split, f"{task}/{number}/{rng.randrange(DRAWS)}", self._words)
             prompt = state.begin()[1]
             tasks.append(
                 Task(id=state.words, taskset=self.name, level=1, context="", prompt=prompt, state=state)

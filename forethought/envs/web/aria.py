@@ -107,8 +107,9 @@ def lines(text: str) -> tuple[Line, ...]:
     return tuple(_walk(tree(text), ""))
 
 
-def _walk(nodes: Sequence[Node], ref: str) -> Iterator[Line]:
-    """`ref`: of the element around them, on which their text can be acted on."""
+def _walk(nodes: Sequence[Node], ref: str, label: str = "") -> Iterator[Line]:
+    """`ref`: of the element around them, on which their text can be acted on. `label`: what names a field
+    that nothing else names: the head of its row in a table."""
     for i, node in enumerate(nodes):
         own = node.marks.get("ref", "") or ref
         if "aria-hidden" in node.marks:
@@ -118,28 +119,46 @@ def _walk(nodes: Sequence[Node], ref: str) -> Iterator[Line]:
             if not any(_same(x.name, node.text) for x in beside):
                 yield from _text(node.text, ref)
         elif node.role in FIELDS or (node.role in LISTS and not _options(node)):
-            name = node.name or node.marks.get("placeholder", "") or _beside(nodes, i)
+            name = node.name or node.marks.get("placeholder", "") or _beside(nodes, i) or label
             role = FIELDS.get(node.role, "textbox")
             yield _line(role, name, node, _value(node.text), own)
         elif node.role in LISTS:
             options = _options(node)
             chosen = ", ".join(_clean(x.name or x.text) for x in options if "selected" in x.marks)
-            yield _line("select", node.name or _beside(nodes, i), node, [f"= {chosen}"], own)
+            yield _line("select", node.name or _beside(nodes, i) or label, node, [f"= {chosen}"], own)
             for one in options:
                 yield Line(ref="", role="option", name=_clean(one.name or one.text))
         elif node.role in TICKED:
             yield _line(TICKED[node.role], node.name or _beside(nodes, i, 1), node, [], own)
+        elif (inner := _tabbed(node)) is not None:
+            yield _line("tab", inner.name, node, [], inner.marks.get("ref", "") or own)
         elif node.role in NAMED and (node.name or node.text or not node.inside):
             yield _line(NAMED[node.role], node.name or node.text, node, [], own)
             if node.role in ("cell", "heading"):
                 yield from _walk([x for x in node.inside if x.role != "text"], own)
         else:
             yield from _text(node.text, own)
-            yield from _walk(node.inside, own)
+            yield from _walk(node.inside, own, _head(node) if node.role == "row" else label)
+
+
+def _tabbed(node: Node) -> Node | None:
+    """The link that a tab without a name consists of: that is what is clicked."""
+    if node.role != "tab" or node.name or len(node.inside) != 1:
+        return None
+    [inner] = node.inside
+    return inner if inner.role == "link" and inner.name else None
+
+
+def _head(row: Node) -> str:
+    """What the first cell of a row says."""
+    first = row.inside[0] if row.inside else Node("")
+    said = _clean(first.name or first.text).rstrip(":").rstrip()
+    return said if first.role in ("rowheader", "cell") and len(said) <= LONGEST else ""
 
 
 def _line(role: str, name: str, node: Node, values: list[str], ref: str) -> Line:
-    state = [*(STATES[mark] for mark in node.marks if mark in STATES), *values]
+    marked = dict.fromkeys(STATES[mark] for mark in node.marks if mark in STATES)
+    state = [*marked, *values]
     focused = ["focused"] if "active" in node.marks else []
     return Line(ref=ref, role=role, name=_clean(name), state=(*state, *focused))
 

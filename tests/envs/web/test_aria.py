@@ -64,3 +64,28 @@ def test_what_is_no_row_is_refused_with_its_number():
     for wrong in ("- generic\nbutton", "- generic [ref=e1]:\n  - 'button", '- button "x" y'):
         with pytest.raises(ValueError, match=r"row [123] of the accessible tree cannot be read"):
             tree(wrong)
+
+
+def test_a_field_in_a_table_is_named_by_its_row_and_a_tab_by_the_link_in_it():
+    shown = """\
+- table [ref=e1]:
+  - row [ref=e2]:
+    - rowheader "Director:" [ref=e3]
+    - cell [ref=e4]:
+      - textbox [ref=e5]
+  - row [ref=e6]:
+    - cell [ref=e7]:
+      - textbox [ref=e8]
+- tablist [ref=e9]:
+  - tab [expanded] [selected] [ref=e10]:
+    - 'link "Tab #1" [ref=e11]':
+      - /url: "#tabs-1"
+  - tab [ref=e12]:
+    - button "Submit" [ref=e13]"""
+    assert [line_text(line) for line in lines(shown)] == [
+        'cell "Director:" [e3]',
+        'textbox "Director" [e5]',
+        "textbox [e8]",
+        'tab "Tab #1" [e11] open',
+        'button "Submit" [e13]',
+    ]
