@@ -1,8 +1,8 @@
 """Ways of speaking between plan and act, side by side: success, tokens, serial steps and seconds of an
 episode, where the world is as expected and where it is not.
 
-    python benchmarks/workflows.py desk [--out DIR] [--seeds 1]      react, plan_then_act; clicks that slip,
-                                                                     popups that come
+    python benchmarks/workflows.py desk [--out DIR] [--seeds 1]      react, plan_then_act; clicks that slip
+    python benchmarks/workflows.py popups [--out DIR] [--seeds 1]    the same, and popups that come
     python benchmarks/workflows.py factored [--out DIR]              plan and act on web pages, or one role
                                                                      that writes ids at once
     python benchmarks/workflows.py web [--out DIR]                   these and react; acts that slip, popups
@@ -41,7 +41,8 @@ TRAIN = {
     "easy_levels": [1, 2],
     "optim": {"name": "muon", "lr": 2e-3, "muon_lr": 0.01, "warmup": 20, "decay": 0.4},
 }
-SLIPPERY = {"levels": [1, 2, 3], "stepwise": True, "retry": True, "slip": 0.2, "popup": 0.2}
+SLIPPERY = {"levels": [1, 2, 3], "stepwise": True, "retry": True, "slip": 0.2}
+COVERED = SLIPPERY | {"slip": 0.0, "popup": 0.2}
 MOVED = {"levels": [1, 2, 3], "book": 0.3}
 GIVEN = {"levels": [1, 2, 3], "numbers": "given"}
 LUCK = {"disturb": {"popup": 0.2, "slip": 0.1}}
@@ -58,7 +59,13 @@ TABLES: dict[str, dict[str, Any]] = {
     "desk": {
         "steps": 400,
         "workflows": {"react": SLIPPERY, "plan_then_act": SLIPPERY},
-        "worlds": AS_EXPECTED | DISTURBED,
+        "worlds": AS_EXPECTED | {"clicks slip": ["eval.noise=true"]},
+    },
+    "popups": {
+        "steps": 400,
+        "task": "desk",
+        "workflows": {"react": COVERED, "plan_then_act": COVERED},
+        "worlds": AS_EXPECTED | {"popups come": ["eval.noise=true"]},
     },
     "tools": {
         "steps": 600,
