@@ -162,7 +162,7 @@ def compare(table: str, out: Path, seeds: int, steps: int, alone: int) -> None:
     print(json.dumps({f"{w}/{n}": [row[w, n] for row in rows] for w, n in rows[0]}))
 
 
-def costs(levels: tuple[int, ...] = (1, 2, 4, 8), n: int = 100) -> None:
+def costs(levels: tuple[int, ...] = (1, 2, 3, 4, 8), n: int = 100) -> None:
     """What an episode costs in which everybody says what the oracle says, on `tools`: means over tasks, the
     same for each workflow."""
     from dataclasses import fields
