@@ -94,10 +94,10 @@ TABLES: dict[str, dict[str, Any]] = {
     "web": PAGES
     | {
         "workflows": {
-            "react": LUCK | {"stepwise": True, "attempts": 20},
-            "plan_act_by_act": LUCK | {"stepwise": True, "attempts": 20, "workflow": REPLANS},
-            "plan_then_act": LUCK | {"attempts": 10, "workflow": REPLANS},
-            "act_only": LUCK | {"attempts": 10},
+            "react": LUCK | {"stepwise": True, "attempts": 16},
+            "plan_act_by_act": LUCK | {"stepwise": True, "attempts": 16, "workflow": REPLANS},
+            "plan_then_act": LUCK | {"attempts": 8, "workflow": REPLANS},
+            "act_only": LUCK | {"attempts": 8},
         },
         "worlds": AS_EXPECTED | DISTURBED,
     },

@@ -104,7 +104,7 @@ def _sample_record(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
     spells, shown = face(rollouts.taskset, Spells), {}
     if spells:  # words of the model's own: beside them what they mean
         texts = [*told.values(), *(turn.text for turn in said.turns)]
-        asked, *texts = spells.spelled(task, task.prompt, texts)
+        asked, *texts = spells.in_words(task, task.prompt, texts)
         oracles = dict(zip(told, texts, strict=False))
         shown = {"shown": {"prompt": asked, "oracle": oracles, "turns": texts[len(told) :]}}
     return {

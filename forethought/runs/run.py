@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +54,7 @@ from forethought.tasks import families
 from forethought.tasks.base import FreeText, Pool, Sees, Taskset, face, needed
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import workflow_of
-from forethought.workflows.words import longest_turns
+from forethought.workflows.words import longest_turns, read_between
 
 EngineOf = Callable[[Recipe, Taskset], Engine]
 
@@ -185,7 +185,28 @@ def _context(taskset: Taskset, recipe: Recipe) -> int:
         raise broken
     if seeing := face(taskset, Sees):
         longest += seeing.sight().most // 2  # known for certain: nothing to spare
-    return -(-2 * (longest + _longest_turns(taskset, recipe)) // 64) * 64
+    most = max(2 * (longest + _longest_turns(taskset, recipe)), _longest_read(taskset, recipe))
+    return -(-most // 64) * 64
+
+
+def _longest_read(taskset: Taskset, recipe: Recipe) -> int:
+    """Words that the longest given problems can take with all that may be said and read on the way; 0 where
+    problems are drawn."""
+    if not (given := face(taskset, Pool)):
+        return 0
+    workflow, shown, tasks = workflow_of(recipe.workflow.name), [], given.longest(16)
+    first = len(taskset.opening(workflow.roles[0]).split())
+    for task in tasks:
+        turns: list[tuple[str | None, int]] = []
+        with suppress(UserError):  # without a demonstration: reported where it is demonstrated
+            for turn in workflow.demonstration(taskset, task):
+                turns.append((None, len(taskset.opening(turn.role).split()) if turn.role else 0))
+                turns.append((turn.role, len(turn.text.split())))
+        shown.append(turns)
+    prompt = first + max(len(f"{task.context} {task.prompt}".split()) for task in tasks)
+    stated = taskset.observation + sum(len(taskset.opening(role).split()) for role in workflow.roles)
+    read = read_between(shown, workflow.roles[-1], taskset.turns, stated if taskset.observation else 0)
+    return prompt + _longest_turns(taskset, recipe) + read
 
 
 def _text_context(taskset: Taskset, recipe: Recipe) -> int:

@@ -358,7 +358,7 @@ class Watched(Protocol):
 class Spells(Protocol):
     """Whose texts are in words of a model's own, which a reader does not know."""
 
-    def spelled(self, task: Task, prompt: str, turns: Sequence[str]) -> list[str]:
+    def in_words(self, task: Task, prompt: str, turns: Sequence[str]) -> list[str]:
         """The prompt, then each turn, in words for a reader."""
 
 

@@ -24,6 +24,23 @@ def longest_turns(budgets: Mapping[str, int], often: Mapping[str, int]) -> int:
     return sum(most * often[role] for role, most in budgets.items())
 
 
+def read_between(
+    shown: Sequence[Sequence[tuple[str | None, int]]], last: str, turns: int, stated: int
+) -> int:
+    """Most tokens (or words) that are read between the turns of one path. What is read before the last role
+    speaks again comes as often as it does; how long it is, demonstrations show, which are given as (role,
+    tokens) of their turns, and the taskset may say of its observations (`stated`)."""
+    before = again = 0
+    for said in shown:
+        read, spoken = 0, False
+        for role, tokens in said:
+            read += tokens if role is None else 0
+            if role == last:
+                before, again = (before, max(again, read)) if spoken else (max(before, read), again)
+                read, spoken = 0, True
+    return before + (turns - 1) * max(again, stated)
+
+
 class Words:
     """What one engine makes of the texts of one taskset.
 
@@ -222,21 +239,12 @@ class Words:
         return longest_turns(self.budgets, self.often)
 
     def most_read(self, shown: Sequence[Sequence[tuple[str | None, int]]]) -> int:
-        """Most tokens that are read between the turns of one path. What is read before the last role speaks
-        again comes as often as it does; how long it is, demonstrations show, which are given as (role,
-        tokens) of their turns, and the taskset may say of its observations."""
-        before = again = 0
-        for turns in shown:
-            read, spoken = 0, False
-            for role, tokens in turns:
-                read += tokens if role is None else 0
-                if role == self.roles[-1]:
-                    before, again = (before, max(again, read)) if spoken else (max(before, read), again)
-                    read, spoken = 0, True
+        """Most tokens that are read between the turns of one path, as `read_between` has it."""
+        stated = 0
         if self.taskset.turns > 1 and self.taskset.observation:
             stated = self.taskset.observation * self.longest
-            again = max(again, stated + (0 if self.spaced else len(self.observation("", ()))))
-        return before + (self.taskset.turns - 1) * again
+            stated += 0 if self.spaced else len(self.observation("", ()))
+        return read_between(shown, self.roles[-1], self.taskset.turns, stated)
 
     def check_room(self, tasks: Sequence[Task] = (), demonstrated: bool = False, read: int = 0) -> None:
         """UserError where one of `tasks` (by default the longest that the taskset knows, or some of its

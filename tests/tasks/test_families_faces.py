@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from forethought.core.errors import RecipeError
+from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.load import load, override
+from forethought.runs import run
 from forethought.tasks import families
+from forethought.workflows.rollout import Rollouts
+from forethought.workflows.table import workflow_of
 
 
 @pytest.mark.parametrize(
@@ -31,3 +37,25 @@ def test_web_plays_these_by_a_key_alone(workflow):
     recipe = override(load("web"), [f"workflow={workflow}", "task.pages=recorded"])
     families.check_recipe(recipe)
     assert recipe.workflow.name == workflow and not recipe.workflow.options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["workflow=act_only"],
+        ["workflow=react"],
+        ["task.disturb={ popup = 0.2, slip = 0.1 }", "task.attempts=8"],
+        ["workflow=react", "task.disturb={ popup = 0.2, slip = 0.1 }"],
+    ],
+)
+def test_a_model_of_web_holds_its_longest_episodes(options):
+    recipe = override(load("web"), [*options, "task.pages=recorded"])
+    with closing(families.build(recipe.task)) as taskset:
+        roles = workflow_of(recipe.workflow.name).roles
+        context = run._context(taskset, recipe)
+        engine = FakeEngine(
+            taskset.words(roles), {role: taskset.stop(role) for role in roles}, context=context
+        )
+        Rollouts(engine, taskset, recipe.workflow).check_room(demonstrated=True)
+        assert context == 512 or options

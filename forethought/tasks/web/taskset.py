@@ -58,6 +58,7 @@ DRAWS = 10_000  # prompts that one episode can be drawn as
 OPEN = 24  # pages that Chromium holds at the same time: each is a process of about 140 MB
 ENOUGH = 10  # episodes to evaluate on that a level needs; paths longer than the longest such have its level
 SHARP = 2.0  # pixels of a picture for each pixel of the page
+POPUP = 24  # words of a popup, and what a page holds of what was done
 LONGEST = 100  # plans that are counted out, of those that look longest
 STOPS = {"plan": "</plan>", "act": "</act>"}
 
@@ -145,6 +146,8 @@ class Web(Taskset):
         super().__init__(levels)
         self.turns = self.attempts
         self.budgets = _budgets(found, self._words, self.stepwise)
+        if self.stepwise or self.disturb:  # a popup shows any page again
+            self.observation = max(map(self._longest_page, self.longest(16))) + POPUP
         self._bridge, self._browser = Bridge(), None
 
     def _shipped(self) -> tuple[Path, Vocabulary]:
@@ -200,6 +203,11 @@ class Web(Taskset):
         every = [(one, *key) for key, there in self._found.items() for some in there.values() for one in some]
         every.sort(key=lambda x: -sum(len(line.name) + 8 for page in x[0].pages for line in page.lines))
         return [self._task(*one) for one in every[:n]]
+
+    def _longest_page(self, task: Task) -> int:
+        shown, speech = task.state.shown, Speech(0, vocabulary=self._words)
+        speech.question(shown.utterance)
+        return max(len(speech.next_page(page.lines).split()) for page in shown.pages)
 
     def _task(self, shown: Shown, level: int, split: Split, draw: int = 0) -> Task:
         state = Drawn(shown, split, f"{shown.task}/{shown.seed}/{draw}", self._words)
@@ -384,7 +392,7 @@ class Web(Taskset):
         reel = reel_of(self._reels.get(tree.task.id, ()), acts)
         return attempts(tree.task.state, reel, plans, self.stops) if reel else []
 
-    def spelled(self, task: Task, prompt: str, turns: Sequence[str]) -> list[str]:
+    def in_words(self, task: Task, prompt: str, turns: Sequence[str]) -> list[str]:
         """With the words that slots stand for; those of later pages where the episode was watched."""
         speech = task.state.begin()[0]
         reel = next(iter(self._reels.get(task.id, ())), None)

@@ -196,7 +196,7 @@ def test_the_page_itself_judges_what_the_oracle_does():
 def test_a_reader_is_told_the_words_that_slots_stand_for(web):
     task = draw(web, "login-user")
     plan, act = (turn.text for turn in web.demonstrate(task))
-    asked, said, done = web.spelled(task, task.prompt, [plan, act])
+    asked, said, done = web.in_words(task, task.prompt, [plan, act])
     assert asked.endswith(f"@ask {task.state.shown.utterance}")
     name = task.state.shown.pages[0].steps[0].value
     assert said.startswith(f"type {name} :textbox Username @;") and name in done
@@ -206,5 +206,5 @@ def test_a_reader_is_told_the_words_that_slots_stand_for(web):
     turns = [turn.text for turn in web.demonstrate(longer) if turn.role]
     web.watch([longer])
     play(web.environment(longer, False), longer, [text for text in turns if "</act>" in text])
-    assert not any(re.search(r"(?<!\S)w\d+(?!\S)", text) for text in web.spelled(longer, "", turns))
+    assert not any(re.search(r"(?<!\S)w\d+(?!\S)", text) for text in web.in_words(longer, "", turns))
     web.watch([])
