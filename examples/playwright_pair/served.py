@@ -107,17 +107,21 @@ class Server:
 
 
 class Served(Web):
-    """`web` whose pages Playwright's MCP server shows. `server`: its command. A plan is right where its words
-    mean something on the first page: there is no oracle to compare it with."""
+    """`web` whose pages Playwright's MCP server shows. `server`: its command; `episodes`: pages that are
+    measured. A plan is right where its words mean something on the first page: there is no oracle to compare
+    it with."""
 
     has_plans = False
 
-    def __init__(self, server: str, tasks: Any = "web-12", attempts: int = 4, levels: Any = ()):
+    def __init__(
+        self, server: str, tasks: Any = "web-12", attempts: int = 4, episodes: int = 48, levels: Any = ()
+    ):
         super().__init__(levels, tasks=tasks, pages="recorded", attempts=attempts)
         self.notes = []
         self.levels, self.open_episodes = (1,), 1  # the server has one page at a time
         self.server, self.served = Server(server), _serve(miniwob.folder().parent)
-        self.seeds = itertools.count(1)
+        self.seeds, self.episodes = itertools.count(1), episodes
+        self.drawn_once: dict[str, list[Task]] = {}
 
     def family(self, rng: random.Random, levels: list[int], split: str) -> list[Task]:
         """A page each, of the tasks in turn, with seeds on which nothing was trained. Its prompt is what the
@@ -133,6 +137,17 @@ class Served(Web):
                 Task(id=state.words, taskset=self.name, level=1, context="", prompt=prompt, state=state)
             )
         return tasks
+
+    def pool(self, level: int, split: str) -> list[Task]:
+        """The pages on which all are measured, in place of the recorded ones."""
+        if split not in self.drawn_once:
+            count = self.episodes if split == "eval" else 1
+            self.drawn_once[split] = self.family(random.Random(0), [1] * count, split)
+        return self.drawn_once[split]
+
+    def longest(self, n: int) -> list[Task]:
+        """Of these."""
+        return self.pool(1, "eval")[:n]
 
     async def _shown(self, task: str, seed: int) -> Shown:
         async with self.server.lock:
