@@ -47,7 +47,7 @@ from forethought.tasks.web.demonstrations import Shown, read
 from forethought.tasks.web.pages import Live, Recorded
 from forethought.tasks.web.splits import divided
 from forethought.tasks.web.walk import check
-from forethought.tasks.web.watching import Attempt, Reel, attempts, film, pairs, reel_of
+from forethought.tasks.web.watching import Attempt, Reel, attempts, film, pairs, reel_of, step_text
 from forethought.tasks.web.words import Act, Full, Speech, Vocabulary
 
 SHIPPED = {  # list of tasks -> its demonstrations, its vocabulary
@@ -420,7 +420,7 @@ def grounded(steps: Any, lines: Any) -> tuple[Act, ...] | str:
         at = ground(step.target, lines) if step.target else None
         if isinstance(at, Refusal):
             return f"step {number}: {at.reason}"
-        found.append(Act(step.op, at.value.ref if at else "", step.value))
+        found.append(Act(step.op, at.value.ref if at else "", step.value, step.target))
     return tuple(found)
 
 
@@ -431,7 +431,9 @@ def compared(acts: Sequence[Act], wanted: Sequence[Act]) -> Verdict:
         if number > len(acts):
             return Verdict(score=0.0, reason=f"{len(acts)} acts where {len(wanted)} are needed")
         if acts[number - 1] != want:
-            return Verdict(score=0.0, reason=f"act {number}: found {acts[number - 1]}, needed {want}")
+            done = acts[number - 1]
+            found, needed = (step_text(x.op, x.target or x.ref, x.value) for x in (done, want))
+            return Verdict(score=0.0, reason=f"act {number}: found {found}, needed {needed}")
     return Verdict(score=1.0)
 
 
