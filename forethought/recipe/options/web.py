@@ -17,7 +17,7 @@ class Disturb:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Web:
     tasks: str | tuple[str, ...] = "web-12"
-    """Tasks of MiniWoB++: a list (`web-12`) or names. Each must have demonstrations in the file."""
+    """Tasks of MiniWoB++: a list (`web-12`, `miniwob-56`), a name, or names: the 56 have demonstrations."""
     pages: Literal["auto", "recorded", "eval", "live"] = "auto"
     """Where acts are carried out. `recorded`: nowhere, an act is right where it is the oracle's on that page.
     `eval`: evaluation is judged by the page in Chromium, training by recordings. `live`: both in Chromium.

@@ -17,7 +17,8 @@ the end of a sentence, and alone.
 
 A vocabulary that numbers (`Vocabulary.numbered`) is for longer pages. Lines that the same words mean say
 which of them they are, as the words of a step do (`:img trash #3 e17`), so that an element is found by its
-own line alone; colours in hex and places in pixels are not said; each new page ends with the question again.
+own line alone; colours in hex, places in pixels and the end of a long text are not said; each new page ends
+with the question again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ OPS = ("click", "hover", "type", "select", "press")
 VALUED = ("type", "select", "press")
 FIELDS = ("textbox", "textarea", "password", "spinbutton", "slider", "select")  # what holds a value
 SLOTS, REFS, PLACES = 160, 120, 40
+LONG, MORE = 10, "@more"  # words of a line of text, and what stands for the others
 AFTER, IS, NEXT, ASK, DONE, GLUE = "@after", "@=", "@;", "@ask", "@done", "@glue"
 MARKS = "".join(mark for mark in string.punctuation if mark != "+")  # "+" says where no space stands
 _SLOT = re.compile(r"w[1-9]\d*")
@@ -69,6 +71,7 @@ class Vocabulary:
             *marks(),
             *sorted(self.pieces),
             *(f"w{i}" for i in range(1, self.slots + 1)),
+            *([MORE] if self.numbered else []),
         ]
 
 
@@ -181,7 +184,10 @@ class Speech:
 
     def said(self, text: str) -> str:
         """A text in words. `Full` where there are more unknown pieces than slots."""
-        return " ".join(self._word(word) if is_piece else word for word, is_piece in spelled(text))
+        return self._joined(spelled(text))
+
+    def _joined(self, parts: Iterable[tuple[str, bool]]) -> str:
+        return " ".join(self._word(word) if is_piece else word for word, is_piece in parts)
 
     def _word(self, piece: str) -> str:
         if piece in self._vocabulary.pieces:
@@ -261,7 +267,7 @@ class Speech:
         return " ".join(word for line in some for word in self._line(line, places.get(line.ref, 0)))
 
     def _line(self, line: Line, place: int) -> list[str]:
-        name = [self.said(line.name)] if line.name else []
+        name = [self._name(line)] if line.name else []
         number = [f"#{place}"] if 0 < place <= PLACES else []
         ref = [self._refs[line.ref]] if line.ref else []
         states = (word for one in line.state if (word := self._state(one)))
@@ -274,6 +280,12 @@ class Speech:
     def ref_of(self, line: Line) -> str:
         """The id of an element of the page, as the model reads it."""
         return self._refs[line.ref]
+
+    def _name(self, line: Line) -> str:
+        parts = spelled(line.name)
+        if self._vocabulary.numbered and line.role == "text" and len(parts) > LONG:
+            return f"{self._joined(parts[:LONG])} {MORE}"
+        return self._joined(parts)
 
     def _state(self, state: str) -> str:
         if self._vocabulary.numbered:

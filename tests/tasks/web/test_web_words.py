@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
@@ -10,16 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from forethought.envs.web.miniwob import MINIWOB_56
 from forethought.interface.elements import Line, describe, ground
 from forethought.interface.gui import Step
 from forethought.interface.result import Parsed, Refusal
 from forethought.tasks.web import words
+from forethought.tasks.web.demonstrations import _shown
+from forethought.tasks.web.splits import FIRST
 from forethought.tasks.web.words import Act, Full, Speech, joined, numbers_of, pieces
 
 PAGES = json.loads(Path(__file__).with_name("first_pages.json").read_text("utf-8"))
 SMALL = replace(
     words.shipped(), pieces=frozenset(["Username", "Password", "Login", "after"])
 )  # a vocabulary of a few pieces
+SHIPPED_56 = words.shipped("words-56.json")
 LOGIN = (
     Line(ref="a", role="textbox", name="Username", state=("= bob-7", "focused")),
     Line(ref="b", role="password", name="Password"),
@@ -199,11 +204,14 @@ def test_a_vocabulary_that_numbers_says_which_and_leaves_out_what_no_step_says()
         "circle #1 ? blue 8x8",
         "circle #2 ?",
     ]
+    long = Line(ref="h", role="text", name=" ".join(["after"] * 11))
+    said = Speech(0, vocabulary=numbered).page([long]).split()
+    assert len(said) == words.LONG + 3 and said[-2] == words.MORE
     for number, line in enumerate(ICONS):
-        words = describe(line, ICONS, anchors=False)
-        assert ground(words, ICONS) == Parsed(ICONS[number])
-        step, ref = speech.plan([Step(op="click", target=words)], "").split(" @; ")[0], line.ref
-        act = speech.act([Act("click", ref, None, words)], "")
+        meant = describe(line, ICONS, anchors=False)
+        assert ground(meant, ICONS) == Parsed(ICONS[number])
+        step, ref = speech.plan([Step(op="click", target=meant)], "").split(" @; ")[0], line.ref
+        act = speech.act([Act("click", ref, None, meant)], "")
         assert act.rsplit(" ", 2)[0] == step and step.removeprefix("click ") in speech.page(ICONS)
 
 
@@ -213,3 +221,23 @@ def test_a_later_page_ends_with_the_question_where_elements_are_numbered():
         page, asked = speech.page(LOGIN), speech.question("Login, after")
         assert asked == "@ask Login +, after" and "@ask" not in page
         assert speech.next_page(LOGIN).endswith(asked) == numbered
+
+
+def test_every_task_of_the_list_has_demonstrations_that_can_be_said():
+    numbered = SHIPPED_56
+    rows: dict[str, list[str]] = {}
+    with gzip.open(
+        Path(words.__file__).with_name("demonstrations-56.jsonl.gz"), "rt", encoding="utf-8"
+    ) as file:
+        for row in file:
+            rows.setdefault(row.split('"', 4)[3], []).append(row)
+    assert set(rows) == set(MINIWOB_56)
+    for task, found in rows.items():
+        held = [row for row in found if int(re.search(r'"seed":(\d+)', row)[1]) < FIRST]
+        assert len(held) >= 20 and len(found) - len(held) >= 100, task
+        shown = _shown(json.loads(held[0]))
+        speech = Speech(task, vocabulary=numbered)
+        said = f"{speech.page(shown.pages[0].lines)} {speech.question(shown.utterance)}"
+        plan = speech.plan(shown.pages[0].steps, "</plan>")
+        assert {*said.split(), *plan.split()[:-1]} <= {*numbered.words()}
+        assert speech.read_plan(plan, "</plan>") == Parsed(shown.pages[0].steps)
