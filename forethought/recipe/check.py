@@ -129,7 +129,7 @@ def _check_machine(recipe: Recipe) -> None:
             )
         for key in ("layers", "width", "heads", "mlp", "vocabulary"):
             at_least(f"{name}.{key}", getattr(model, key), 1)
-        if not model.path:  # copying heads look one, two and three tokens back, and others match in a second layer
+        if not model.path:  # three heads look back, others match what they found in a second layer
             at_least(f"{name}.layers", model.layers, 2)
             at_least(f"{name}.heads", model.heads, 4)
         if model.width % (2 * model.heads):  # rotary positions turn pairs of a head's numbers
