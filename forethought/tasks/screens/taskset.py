@@ -3,8 +3,9 @@ sees the picture says where.
 
     prompt   @picture:click-color/17/0/0 @ask Click on the red colored box +.
     plan     click red </plan>
-    act      click x12 y30 </act>          the middle of a square of 4 x 4 pixels; or `click m3`, a mark
+    act      click red x12 y30 </act>      the middle of a square of 4 x 4 pixels; or `click red m3`, a mark
 
+An act is the plan, said again, and then the place: so the last word before the place is what is looked for.
 The pictures and what is right on them come from a file (`collect.py`): training and evaluation need no
 browser. An act is right where its place lies in a box that is right. A picture is one word of the prompt
 (`core.sight`); a training picture is moved by some pixels each time it is drawn.
@@ -129,7 +130,7 @@ class Screens(Taskset):
             for s in there.values()
             for shot in s
         ]
-        self.budgets = {"plan": max(asked) + 4, "act": 5}
+        self.budgets = {"plan": max(asked) + 4, "act": max(asked) + 6}
         self.notes = [self._kept()]
 
     def _kept(self) -> str:
@@ -245,11 +246,12 @@ class Screens(Taskset):
     def oracle_act(self, task: Task) -> str:
         """A click into the first element that is right and still lies on the picture."""
         state: Drawn = task.state
+        said = " ".join(["click", *self._words(state.shot.what)])
         fits = [i for i in state.shot.good if _on(centre(state.boxes[i]))] or list(state.shot.good)
         if self.said.answer == "mark":
-            return f"click m{min(fits[0], NUMBERS - 1) + 1} {self.stops['act']}"
+            return f"{said} m{min(fits[0], NUMBERS - 1) + 1} {self.stops['act']}"
         x, y = (min(max(int(at) // STEP, 0), CELLS - 1) for at in centre(state.boxes[fits[0]]))
-        return f"click x{x} y{y} {self.stops['act']}"
+        return f"{said} x{x} y{y} {self.stops['act']}"
 
     # ---- verdicts
 
@@ -270,12 +272,12 @@ class Screens(Taskset):
         """Where an act clicks, or why nobody can tell."""
         words = text.split()
         if not words or words[-1] != self.stops["act"] or words[0] != "click":
-            return f"an act is: click WHERE {self.stops['act']}"
-        at = words[1:-1]
+            return f"an act is: click WHAT WHERE {self.stops['act']}"
+        at = words[1:-1][-2:]
         if self.said.answer == "mark":
-            if len(at) != 1 or at[0][:1] != "m" or not at[0][1:].isdigit():
+            if not at or at[-1][:1] != "m" or not at[-1][1:].isdigit():
                 return "a place is the number of a mark"
-            n = int(at[0][1:])
+            n = int(at[-1][1:])
             return centre(state.boxes[n - 1]) if 1 <= n <= len(state.boxes) else f"there is no mark {n}"
         if len(at) != 2 or [one[:1] for one in at] != ["x", "y"] or not all(one[1:].isdigit() for one in at):
             return "a place is an x and a y"

@@ -142,9 +142,9 @@ def test_acts_that_hit_nothing_say_why(path, act, reason):
 def test_marks_are_named_instead_of_places(path):
     taskset = screens(path, answer="mark")
     task = eval_tasks(taskset)[1]  # red, the first box
-    assert taskset.oracle_act(task) == "click m1 </act>"
+    assert taskset.oracle_act(task) == "click red m1 </act>"
     steps = taskset.environment(task, noise=False).step
-    assert steps("click m1 </act>").success and not steps("click m2 </act>").success
+    assert steps("click red m1 </act>").success and not steps("click m2 </act>").success
     assert "there is no mark 3" in steps("click m3 </act>").reason
     assert "number of a mark" in steps("click x1 y1 </act>").reason
     plain = screens(path)
