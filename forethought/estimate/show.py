@@ -180,7 +180,7 @@ def _memory(account: Account) -> list[str]:
 
 
 def _parts(parts: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items() if size)
+    return ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items() if size >= GB / 20) or "little"
 
 
 def _assumed(account: Account) -> list[str]:
