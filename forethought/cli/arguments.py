@@ -119,6 +119,11 @@ def top_p(text: str) -> float:
     return _number(text, "a share above 0 and at most 1", 1e-9, 1.0)
 
 
+def min_p(text: str) -> float:
+    """A number from 0 to 1."""
+    return _number(text, "a share from 0 to 1", 0.0, 1.0)
+
+
 def _number(text: str, expected: str, low: float, high: float) -> float:
     try:
         value = float(text)

@@ -18,6 +18,7 @@ from forethought.cli.arguments import (
     add_set,
     add_trust,
     from_zero,
+    min_p,
     numbers,
     positive,
     temperature,
@@ -74,6 +75,7 @@ def add_eval(verbs: Verbs) -> None:
     parser.add_argument(
         "--top-p", metavar="P", type=top_p, help=f"default: 1; with --samples {SAMPLED['top_p']}"
     )
+    _add_narrower(parser)
     parser.add_argument(
         "--latency",
         metavar="N",
@@ -99,6 +101,7 @@ def add_sample(verbs: Verbs) -> None:
         "--temperature", metavar="T", type=temperature, default=1.0, help="0 is greedy (default: %(default)s)"
     )
     parser.add_argument("--top-p", metavar="P", type=top_p, default=1.0, help="default: %(default)s")
+    _add_narrower(parser)
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: %(default)s")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON object per task instead of text")
@@ -152,6 +155,18 @@ def _add_step(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def _add_narrower(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--top-k", metavar="K", type=from_zero, help="draw from the K likeliest tokens (default: 0, all)"
+    )
+    parser.add_argument(
+        "--min-p",
+        metavar="P",
+        type=min_p,
+        help="draw from tokens at least P times as likely as the likeliest (default: 0, all)",
+    )
+
+
 def _add_problems(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--problems", metavar="FILE.jsonl", type=Path, help="take these problems instead of the task's own"
@@ -162,7 +177,7 @@ def _eval(args: argparse.Namespace) -> int:
     from forethought import look
     from forethought.display.tables import evaluation_table, steps_table
 
-    tree = measured_with(args.samples, args.temperature, args.top_p)
+    tree = measured_with(args.samples, args.temperature, args.top_p, args.top_k, args.min_p)
     with redirect_stdout(sys.stderr):  # whatever a library prints must not end up inside the JSON
         steps = look.steps_of(args.source) if args.all_steps else [args.step]
         results = []
@@ -195,7 +210,9 @@ def _sample(args: argparse.Namespace) -> int:
     from forethought import look
     from forethought.recipe.schema import TreeSpec
 
-    tree = TreeSpec(temperature=args.temperature, top_p=args.top_p)
+    tree = TreeSpec(
+        temperature=args.temperature, top_p=args.top_p, top_k=args.top_k or 0, min_p=args.min_p or 0.0
+    )
     if args.watch is not None:
         return _watch(args, tree)
     with redirect_stdout(sys.stderr):

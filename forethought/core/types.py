@@ -199,7 +199,11 @@ Advantages = Mapping[int, tuple[float, ...]]
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Ask a policy for `n` continuations of `context` (token ids of the whole path)."""
+    """Ask a policy for `n` continuations of `context` (token ids of the whole path).
+
+    Each token is drawn, at the temperature, from the `top_k` likeliest ones, of these the fewest that hold
+    `top_p` of the probability (arXiv 1904.09751), and of these the ones that are at least `min_p` times as
+    likely as the likeliest (arXiv 2407.01082): in the order of `transformers`."""
 
     policy: str
     context: tuple[int, ...]
@@ -208,6 +212,8 @@ class Request:
     max_tokens: int
     temperature: float = 1.0  # 0: greedy
     top_p: float = 1.0
+    top_k: int = 0  # 0: all tokens
+    min_p: float = 0.0  # share of the likeliest token's probability
     seed: int = 0  # the same seed gives the same tokens whatever else is in the batch
 
 
@@ -218,7 +224,7 @@ class Completion:
     logprobs: tuple[float, ...]  # under the policy at temperature 1 (nats)
     status: Status  # finished, truncated (max_tokens, or less where the context ends) or overlong (no tokens)
     version: int
-    # under the distribution that was drawn from: at the request's temperature, within its top-p
+    # under the distribution that was drawn from: at the request's temperature, of the tokens that it leaves
     drawn_logprobs: tuple[float, ...] = ()
 
 

@@ -245,12 +245,14 @@ def room_of(request: Request, context: int) -> int:
         request.n < 1
         or not request.temperature >= 0
         or not 0 < request.top_p <= 1
+        or request.top_k < 0
+        or not 0 <= request.min_p <= 1
         or not 0 <= request.seed < 1 << 64
     ):
         raise ValueError(
-            "a request needs n >= 1, temperature >= 0, 0 < top_p <= 1 and a seed of 64 bits; found n = "
-            f"{request.n}, temperature = {request.temperature}, top_p = {request.top_p}, seed = "
-            f"{request.seed}"
+            "a request needs n >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0, 0 <= min_p <= 1 and a "
+            f"seed of 64 bits; found n = {request.n}, temperature = {request.temperature}, top_p = "
+            f"{request.top_p}, top_k = {request.top_k}, min_p = {request.min_p}, seed = {request.seed}"
         )
     if not request.context:
         raise UserError(

@@ -52,7 +52,8 @@ def evaluate(
     problems of a file.
 
     `tree`: greedy, or several `samples` of each problem (of the role that speaks first) with a temperature
-    and top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and
+    and top_p, top_k and min_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv
+    2107.03374) and
     "maj@K" (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
     (`metrics.share_interval`); "by_file" is there where there are several, "by_task" of a taskset with kinds
     of task. Of other roles it has theirs: the first one's own turn, each later one under the oracle's turns
@@ -130,6 +131,8 @@ def _evaluate(
         "samples": samples,
         "temperature": tree.temperature,
         "top_p": tree.top_p,
+        **({"top_k": tree.top_k} if tree.top_k else {}),
+        **({"min_p": tree.min_p} if tree.min_p else {}),
         "seed": recipe.eval.seed,
     }
     unjudged = [] if taskset.judges else [UNJUDGED]

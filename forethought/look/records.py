@@ -4,7 +4,7 @@ of many problems fit."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forethought.core.films import Film
 from forethought.core.grounding import Pair
@@ -13,7 +13,7 @@ from forethought.core.types import Node, Status, Task, Tree
 from forethought.envs.guard import Fault
 from forethought.measure.costs import Cost, cost
 from forethought.measure.evaluate import success, valid
-from forethought.recipe.roles import counts_of, once
+from forethought.recipe.roles import counts_of
 from forethought.recipe.schema import TreeSpec
 from forethought.tasks.base import Taskset, Watched, face
 from forethought.workflows.rollout import Rollouts
@@ -119,7 +119,7 @@ def play(
 
         trees = grown(tree, oracle)
         told = {
-            role: grown(once(roles, temperature=tree.temperature, top_p=tree.top_p, oracle=roles[:i]))
+            role: grown(replace(tree, counts=dict.fromkeys(roles, 1), oracle=tuple(roles[:i]), tokens={}))
             for i, role in enumerate(roles)
             if i > 1 and oracle
         }

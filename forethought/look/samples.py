@@ -36,8 +36,8 @@ def sample(
     tell: Tell = lambda done, n: None,
 ) -> list[dict]:
     """`n` held-out tasks, or problems of a file, each with the model's turns, those of the oracle before the
-    last role where there are some, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate`
-    raises it."""
+    last role where there are some, and the verdicts. `tree`: temperature, top_p, top_k and min_p. UserError
+    as `evaluate` raises it."""
     recipe = source.recipe
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
         chosen = to_show(taskset, n, level, seed, problems)

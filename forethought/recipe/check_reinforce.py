@@ -60,6 +60,14 @@ def _check_tree(where: str, stage: Sampling, roles: Roles, continues: Continues)
     above(f"{here}.temperature", tree.temperature, 0)  # greedy rollouts of one task are all the same
     if not 0 < tree.top_p <= 1:
         raise RecipeError(f"{here}.top_p", f"must be greater than 0 and at most 1, found {tree.top_p}")
+    at_least(f"{here}.top_k", tree.top_k, 0)
+    if tree.top_k == 1:
+        raise RecipeError(
+            f"{here}.top_k",
+            "must be 0 (all tokens) or at least 2: with 1 all rollouts of a task are the same",
+        )
+    if not 0 <= tree.min_p < 1:
+        raise RecipeError(f"{here}.min_p", f"must be at least 0 and below 1, found {tree.min_p}")
     for role, tokens in tree.tokens.items():
         if role not in roles:
             raise RecipeError(f"{here}.tokens.{role}", unknown("role", role, roles))

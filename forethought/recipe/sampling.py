@@ -13,16 +13,28 @@ if TYPE_CHECKING:
 SAMPLED = {"temperature": 0.6, "top_p": 0.95}
 
 
-def measured_with(samples: int = 1, temperature: float | None = None, top_p: float | None = None) -> TreeSpec:
-    """Greedy, or several samples at the settings of SAMPLED where no others are given. UserError for a top_p
-    without a temperature."""
+def measured_with(
+    samples: int = 1,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+) -> TreeSpec:
+    """Greedy, or several samples at the settings of SAMPLED where no others are given. UserError for what
+    narrows a distribution without a temperature."""
     from forethought.recipe.schema import TreeSpec  # the command line's help needs the numbers alone
 
     usual = SAMPLED if samples > 1 else {"temperature": 0.0, "top_p": 1.0}
     heat = usual["temperature"] if temperature is None else temperature
-    if heat == 0 and top_p is not None:
+    given = {"--top-p": top_p, "--top-k": top_k, "--min-p": min_p}
+    if heat == 0 and (idle := [name for name, value in given.items() if value is not None]):
         raise UserError(
-            "--top-p says nothing at temperature 0, which is greedy; give a --temperature too, or leave it "
-            "out"
+            f"{idle[0]} says nothing at temperature 0, which is greedy; give a --temperature too, or leave "
+            "it out"
         )
-    return TreeSpec(temperature=heat, top_p=usual["top_p"] if top_p is None else top_p)
+    return TreeSpec(
+        temperature=heat,
+        top_p=usual["top_p"] if top_p is None else top_p,
+        top_k=top_k or 0,
+        min_p=min_p or 0.0,
+    )

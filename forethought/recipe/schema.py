@@ -155,6 +155,11 @@ class TreeSpec:
     """Temperature of sampling, above 0."""
     top_p: float = 1.0
     """Share of the probability that is sampled from, above 0 and at most 1."""
+    top_k: int = 0
+    """How many of the likeliest tokens are sampled from, at least 2. 0: all."""
+    min_p: float = 0.0
+    """Share of the likeliest token's probability that a token needs to be sampled (arXiv 2407.01082), from 0
+    to below 1. 0: none."""
     oracle: tuple[str, ...] = ()
     """Roles that the oracle speaks, once: the first of the workflow, so that the others train under what
     is right."""

@@ -37,8 +37,7 @@ class Play:
     counts: Mapping[str, int]  # role -> branches at a fork
     budgets: Mapping[str, int]  # role -> most tokens of a turn
     options: Mapping[str, Any]  # of the workflow
-    temperature: float
-    top_p: float
+    settings: Mapping[str, Any]  # of sampling, as a request has them
     noise: bool
     turns: int  # most answers of the environment in one episode
     max_turns: int  # of one path

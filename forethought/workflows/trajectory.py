@@ -420,8 +420,7 @@ class Trajectory:
             n=n,
             stops=play.words.stops(role),
             max_tokens=budget,
-            temperature=play.temperature,
-            top_p=play.top_p,
+            **play.settings,
             seed=seed_of(self._tree.seed, role, *address),
         )
 

@@ -341,6 +341,10 @@ def test_ctrl_c_before_anything_runs(run, capsys):
         ["eval", "r", "--temperature", "nan"],
         ["sample", "r", "--top-p", "0"],
         ["sample", "r", "--top-p", "x"],
+        ["sample", "r", "--top-k", "-1"],
+        ["eval", "r", "--top-k", "1.5"],
+        ["eval", "r", "--min-p", "1.5"],
+        ["sample", "r", "--min-p", "nan"],
     ],
 )
 def test_a_wrong_command_line_exits_with_2(argv, capsys):
@@ -489,18 +493,22 @@ def test_a_wide_evaluation_goes_on_below_and_files_and_plans_have_their_own_tabl
         (["--samples", "64"], (64, 0.6, 0.95)),
         (["--temperature", "0.3"], (1, 0.3, 1.0)),
         (["--samples", "4", "--temperature", "1", "--top-p", "0.5"], (4, 1.0, 0.5)),
+        (["--samples", "4", "--top-k", "20", "--min-p", "0.1"], (4, 0.6, 0.95, 20, 0.1)),
     ],
 )
 def test_samples_have_the_settings_of_the_published_validation(run, argv, expected):
     run.answer = ANSWER
     assert cli.main(["eval", "r", *argv]) == 0
     asked = run.calls[-1][2]
-    assert (asked["samples"], asked["tree"].temperature, asked["tree"].top_p) == expected
+    tree = asked["tree"]
+    found = (asked["samples"], tree.temperature, tree.top_p, tree.top_k, tree.min_p)
+    assert found == (*expected, 0, 0.0)[:5]
 
 
-def test_top_p_says_nothing_where_all_is_greedy(run, capsys):
-    assert cli.main(["eval", "r", "--top-p", "0.9"]) == 2
-    assert capsys.readouterr().err.startswith("forethought: --top-p says nothing at temperature 0")
+@pytest.mark.parametrize("option", ["--top-p", "--top-k", "--min-p"])
+def test_what_narrows_says_nothing_where_all_is_greedy(option, run, capsys):
+    assert cli.main(["eval", "r", option, "1"]) == 2
+    assert capsys.readouterr().err.startswith(f"forethought: {option} says nothing at temperature 0")
     assert run.calls == []
 
 

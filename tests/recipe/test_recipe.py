@@ -160,7 +160,7 @@ def test_a_shipped_name_wins_over_a_directory_and_a_path_reaches_it(tmp_path, mo
         (
             "[[stage]]\ntree = { tempature = 0.5 }",
             "stage.0.tree.tempature: unknown key 'tempature'; did you mean 'temperature'? "
-            "(known: oracle, temperature, tokens, top_p)",
+            "(known: min_p, oracle, temperature, tokens, top_k, top_p)",
         ),
         ("sead = 1", "sead: unknown key 'sead'; did you mean 'seed'?"),
         ("seed = 1.0", "seed: expected a whole number, found the number 1.0"),
@@ -421,6 +421,13 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
         ('stage.1.tree.oracle=["act"]', "stage.1.tree.oracle: the oracle speaks before the policies"),
         ("stage.1.credit.weight.plann=2", "stage.1.credit.weight.plann: unknown role 'plann'"),
         ("stage.1.tree.temperature=0", "stage.1.tree.temperature: must be greater than 0, found 0.0"),
+        ("stage.1.tree.top_k=-1", "stage.1.tree.top_k: must be at least 0, found -1"),
+        (
+            "stage.1.tree.top_k=1",
+            "stage.1.tree.top_k: must be 0 (all tokens) or at least 2: with 1 all rollouts of a task are the "
+            "same",
+        ),
+        ("stage.1.tree.min_p=1", "stage.1.tree.min_p: must be at least 0 and below 1, found 1.0"),
         ("stage.1.tree.top_p=0", "stage.1.tree.top_p: must be greater than 0 and at most 1, found 0.0"),
         (
             'stage.1.tree.oracle=["plan"]',

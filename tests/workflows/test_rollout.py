@@ -75,7 +75,7 @@ def test_what_each_policy_is_asked():
     rollouts = scripted(say(PLAN, PLAN))
     rollouts.engine.fork("base", "planner")
     rollouts.engine.publish("planner")
-    spec = TreeSpec(counts={"plan": 2, "act": 3}, temperature=0.7, top_p=0.9)
+    spec = TreeSpec(counts={"plan": 2, "act": 3}, temperature=0.7, top_p=0.9, top_k=7, min_p=0.1)
     [tree] = rollouts.grow([HAND], spec, {"plan": "planner", "act": "base"}, seed=1)
     plan, *acts = rollouts.engine.asked
     screen = f"{HAND.context} {HAND.prompt} <plan>"
@@ -89,7 +89,8 @@ def test_what_each_policy_is_asked():
     assert [(r.policy, rollouts.engine.decode(r.context), r.n, r.stops, r.max_tokens) for r in acts] == [
         ("base", f"{screen} {PLAN}", 3, ("</act>",), 12)
     ] * 2
-    assert {(r.temperature, r.top_p) for r in rollouts.engine.asked} == {(0.7, 0.9)}
+    asked = {(r.temperature, r.top_p, r.top_k, r.min_p) for r in rollouts.engine.asked}
+    assert asked == {(0.7, 0.9, 7, 0.1)}
     # two executions of equal plans are not the same draw
     assert len({r.seed for r in rollouts.engine.asked}) == 3
     assert {(n.policy, n.version) for n in tree.nodes if n.role} == {("planner", 1), ("base", 0)}
@@ -320,17 +321,26 @@ def test_samples_come_at_their_probabilities():
 
 
 @pytest.mark.parametrize(
-    ("top_p", "temperature", "kinds"),
-    [(0.5, 1.0, 1), (0.9, 1.0, 2), (1.0, 1.0, 3), (0.5, 5.0, 2), (1.0, 0.0, 1)],
+    ("settings", "kinds"),
+    [
+        ({"top_p": 0.5}, 1),
+        ({"top_p": 0.9}, 2),
+        ({}, 3),
+        ({"top_p": 0.5, "temperature": 5.0}, 2),
+        ({"temperature": 0.0}, 1),
+        ({"top_k": 2}, 2),
+        ({"top_k": 2, "top_p": 0.72}, 1),
+        ({"top_k": 2, "top_p": 0.74}, 2),
+        ({"min_p": 0.3}, 2),
+        ({"min_p": 0.4}, 1),
+    ],
 )
-def test_top_p_and_temperature_narrow_what_is_said(top_p, temperature, kinds):
+def test_settings_narrow_what_is_said(settings, kinds):
     """Probabilities 0.245, 0.665, 0.090; at temperature 5 they are 0.331, 0.404, 0.271 (and a half needs two
     of them)."""
     rollouts, tasks = desk_rollouts()
     rollouts.engine.served["base"]["plan"] = [0.0, 1.0, -1.0]
-    [tree] = rollouts.grow(
-        tasks[:1], TreeSpec(counts={"plan": 200, "act": 0}, top_p=top_p, temperature=temperature), SAME, 1
-    )
+    [tree] = rollouts.grow(tasks[:1], TreeSpec(counts={"plan": 200, "act": 0}, **settings), SAME, 1)
     assert len({n.text for n in tree.nodes[1:]}) == kinds
     # at temperature 1, always
     assert all(n.logprobs[0] == pytest.approx(-0.4076, abs=1e-4) for n in tree.nodes[1:] if kinds == 1)

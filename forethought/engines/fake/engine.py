@@ -119,7 +119,8 @@ class FakeEngine(Surgery):
     def _draw(self, r: Request, i: int, text: str, role: str) -> str:
         choices = self.choices(text, role)
         logits = self.served[r.policy].get(role, [0.0] * len(choices))
-        return choices[fake_rows.pick(logits, r.temperature, r.top_p, f"{r.seed}/{i}")]
+        settings = r.temperature, r.top_p, r.top_k, r.min_p
+        return choices[fake_rows.pick(logits, *settings, seed=f"{r.seed}/{i}")]
 
     # ---- training
 

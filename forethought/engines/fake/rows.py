@@ -30,13 +30,19 @@ def entropy(p: Sequence[float]) -> float:
     return -sum(x * math.log(x) for x in p if x > 0)
 
 
-def pick(logits: Sequence[float], temperature: float, top_p: float, seed: str) -> int:
+def pick(
+    logits: Sequence[float], temperature: float, top_p: float, top_k: int, min_p: float, seed: str
+) -> int:
     """One choice, drawn with `seed`; the first of the best at temperature 0."""
     if temperature == 0:
         return list(logits).index(max(logits))
     p = softmax([logit / temperature for logit in logits])
     order = sorted(range(len(p)), key=lambda k: -p[k])
+    if top_k:
+        order = order[:top_k]
+        top_p *= sum(p[k] for k in order)
     kept = [k for n, k in enumerate(order) if sum(p[j] for j in order[:n]) < top_p]
+    kept = [k for k in kept if p[k] >= min_p * p[order[0]]]
     return random.Random(seed).choices(kept, [p[k] for k in kept])[0]
 
 

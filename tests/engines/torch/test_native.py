@@ -395,6 +395,8 @@ def test_the_loop_in_one_call_draws_what_single_steps_draw(threads):
             seed=i,
             temperature=(1.0, 0.7, 0.0)[i % 3],
             top_p=(1.0, 0.8)[i % 2],
+            top_k=(0, 0, 9)[i % 3],
+            min_p=(0.0, 0.0, 0.0, 0.05)[i % 4],
         )
         for i, c in enumerate(contexts)
     ]

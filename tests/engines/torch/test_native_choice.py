@@ -11,6 +11,7 @@ import torch
 from tolerance import rounding
 
 from forethought.engines.torch.forest.native.library import library, why_not
+from forethought.engines.torch.forest.native.steps import Settings
 from forethought.engines.torch.forest.native.train import crew
 from forethought.engines.torch.sampling import choice
 from forethought.engines.torch.sampling.choice import Choice
@@ -23,17 +24,15 @@ INF, NAN = float("inf"), float("nan")
 LARGEST = 1 - 2**-53  # of the uniform numbers
 
 
-def choose(kernels: bool, logits, uniform=0.5, temperature=1.0, top_p=1.0, repeats=None):
+def choose(kernels: bool, logits, uniform=0.5, temperature=1.0, top_p=1.0, repeats=None, min_p=0.0, top_k=0):
     """(tokens, log-probs, log-probs as drawn), lists."""
     logits = torch.as_tensor(logits, dtype=torch.float32)
     rows = int(np.sum(repeats)) if repeats is not None else len(logits)
-    given = [
-        np.full(rows, x, kind)
-        for x, kind in ((uniform, float), (temperature, np.float32), (top_p, np.float32))
-    ]
-    return [
-        x.tolist() for x in Choice(kernels)(logits, repeats if repeats is None else np.array(repeats), *given)
-    ]
+    kinds = (np.float32, np.float32, np.float32, np.int64)
+    asked = zip((temperature, top_p, min_p, top_k), kinds, strict=True)
+    settings = Settings(*(np.full(rows, x, kind) for x, kind in asked))
+    repeats = repeats if repeats is None else np.array(repeats)
+    return [x.tolist() for x in Choice(kernels)(logits, repeats, np.full(rows, uniform, float), settings)]
 
 
 THREE = [[math.log(x) for x in (0.2, 0.5, 0.3)]]
@@ -61,6 +60,19 @@ THREE = [[math.log(x) for x in (0.2, 0.5, 0.3)]]
         (0.99, {"top_p": 1e-6}, 1, 0.5, 1.0),
         (0.7, {"temperature": 0.5, "top_p": 0.7}, 1, 0.5, 25 / 34),  # of 25, 9 and 4 the first two
         (0.74, {"temperature": 0.5, "top_p": 0.7}, 2, 0.3, 9 / 34),
+        (0.99, {"top_k": 1}, 1, 0.5, 1.0),
+        (0.62, {"top_k": 2}, 1, 0.5, 0.5 / 0.8),
+        (0.63, {"top_k": 2}, 2, 0.3, 0.3 / 0.8),
+        (0.1, {"top_k": 3}, 0, 0.2, 0.2),
+        (0.1, {"top_k": 1 << 40}, 0, 0.2, 0.2),
+        (0.62, {"min_p": 0.5}, 1, 0.5, 0.5 / 0.8),  # 0.2 is less than half of 0.5
+        (0.99, {"min_p": 1.0}, 1, 0.5, 1.0),
+        (0.1, {"min_p": 0.39}, 0, 0.2, 0.2),
+        (0.99, {"temperature": 0.5, "min_p": 0.39}, 1, 0.5, 1.0),  # 9 is less than 0.39 of 25
+        (0.99, {"top_k": 2, "top_p": 0.62}, 1, 0.5, 1.0),  # 0.5 is more than 0.62 of 0.8
+        (0.99, {"top_k": 2, "top_p": 0.63}, 2, 0.3, 0.3 / 0.8),
+        (0.99, {"top_p": 0.81, "min_p": 0.5}, 2, 0.3, 0.3 / 0.8),  # 0.81 needs all three
+        (0.9, {"temperature": 0.0, "top_k": 2, "min_p": 0.1}, 1, 0.5, 1.0),
     ],
 )
 def test_by_hand(kernels, uniform, fields, token, logp, drawn):
@@ -82,15 +94,19 @@ def test_each_row_has_its_own_number_and_shape_and_lines_are_repeated(kernels):
 
 @pytest.mark.skipif(library() is None, reason=why_not())
 @pytest.mark.parametrize("vocabulary", [1, 5, 128, 129, 50_000])
-@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.1])
-def test_the_kernel_draws_what_pytorch_draws(vocabulary, top_p):
+@pytest.mark.parametrize(
+    ("top_p", "fields"),
+    [(1.0, {}), (0.9, {}), (0.1, {}), (1.0, {"top_k": 40}), (0.9, {"top_k": 40, "min_p": 0.02})],
+    ids=str,
+)
+def test_the_kernel_draws_what_pytorch_draws(vocabulary, top_p, fields):
     """Mixed temperatures; the formulas in float64 beside both."""
     rows = 24 if vocabulary > 1000 else 200
     generator = torch.Generator().manual_seed(vocabulary)
     logits = 3 * torch.randn(rows, vocabulary, generator=generator)
     uniform = torch.rand(rows, generator=generator, dtype=torch.float64).numpy()
     temperature = np.array([0.0, 0.3, 1.0, 2.0] * (rows // 4), dtype=np.float32)
-    kernel, twin = (choose(k, logits, uniform, temperature, top_p) for k in (True, False))
+    kernel, twin = (choose(k, logits, uniform, temperature, top_p, **fields) for k in (True, False))
     assert kernel[0] == twin[0]
     logp = logits.double().log_softmax(-1).gather(-1, torch.tensor(kernel[0])[:, None])[:, 0]
     within = rounding([logits.abs().max().item() / 0.3], steps=4)  # of a logit over the lowest temperature
@@ -99,7 +115,11 @@ def test_the_kernel_draws_what_pytorch_draws(vocabulary, top_p):
     for t in range(4):
         p = (logits[t::4].double() / float(temperature[t] or 1)).softmax(-1)
         ordered, order = p.sort(-1, descending=True)
-        p.scatter_(-1, order, ordered.where(ordered.cumsum(-1) - ordered < np.float32(top_p), 0))
+        ordered[:, fields.get("top_k", vocabulary) :] = 0
+        ordered /= ordered.sum(-1, keepdim=True)
+        kept = ordered.cumsum(-1) - ordered < np.float32(top_p)
+        kept &= ordered >= fields.get("min_p", 0) * ordered[:, :1]
+        p.scatter_(-1, order, ordered.where(kept, 0))
         drawn = (p / p.sum(-1, keepdim=True)).gather(-1, torch.tensor(kernel[0][t::4])[:, None])[:, 0]
         wanted = drawn.log() if t else torch.zeros(rows // 4)
         assert kernel[2][t::4] == pytest.approx(wanted.tolist(), abs=within)
@@ -117,7 +137,11 @@ def test_tokens_come_as_often_as_their_probability_says(kernels):
 
 @pytest.mark.parametrize("kernels", BY)
 @pytest.mark.parametrize("vocabulary", [3, 40, 300])
-@pytest.mark.parametrize("fields", [{}, {"temperature": 0.3}, {"top_p": 0.9}, {"temperature": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"temperature": 0.3}, {"top_p": 0.9}, {"temperature": 0.0}, {"top_k": 2}, {"min_p": 0.1}],
+    ids=str,
+)
 def test_a_masked_token_is_never_drawn(kernels, vocabulary, fields):
     """Minus infinity: probability 0, at either end of the vocabulary and of the uniform numbers."""
     for open_ in (0, vocabulary // 2, vocabulary - 1):
@@ -128,7 +152,11 @@ def test_a_masked_token_is_never_drawn(kernels, vocabulary, fields):
 
 @pytest.mark.parametrize("kernels", BY)
 @pytest.mark.parametrize("vocabulary", [3, 40, 300])
-@pytest.mark.parametrize("fields", [{}, {"temperature": 0.3}, {"top_p": 0.5}, {"temperature": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"temperature": 0.3}, {"top_p": 0.5}, {"temperature": 0.0}, {"top_k": 2}, {"min_p": 0.1}],
+    ids=str,
+)
 @pytest.mark.parametrize("bad", [NAN, -NAN, INF])
 def test_logits_that_are_no_distribution_give_nan(kernels, vocabulary, fields, bad):
     """Wherever they stand; the token is one of the vocabulary still, and the rows beside are as before."""
@@ -155,6 +183,8 @@ def test_ties(kernels):
         tokens, logp, drawn = choose(kernels, flat, LARGEST, top_p=0.5)
         assert tokens == [half - 1]
         assert [logp[0], drawn[0]] == pytest.approx([-math.log(vocabulary), -math.log(half)], abs=1e-6)
+        assert choose(kernels, flat, LARGEST, top_k=3)[0] == [2]
+        assert choose(kernels, flat, LARGEST, min_p=1.0)[0] == [vocabulary - 1]
 
 
 def nucleus(logits: list[float], temperature: float, top_p: float) -> set[int]:

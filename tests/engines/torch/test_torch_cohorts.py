@@ -19,6 +19,7 @@ from forethought.core.types import Batch, Request, Segment
 from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.forest.decoder import decoder_of
 from forethought.engines.torch.forest.lora import is_lora
+from forethought.engines.torch.forest.native.steps import Settings
 from forethought.engines.torch.policies import table as policies
 from forethought.engines.torch.sampling import choice, decoding, mixed, slots
 from forethought.engines.torch.sampling import sampler as sampling
@@ -272,10 +273,13 @@ def test_drawing_by_pytorch_is_drawing_by_the_kernel_and_reads_nothing_back_on_t
     )
     repeats = np.array([1, 3, 0, 2] * 10)
     more = np.repeat(np.arange(40), repeats)
-    looking = choice.Choice(kernels=False)(logits, repeats, uniform[more], heat[more], share[more])
+    least = np.float32([0, 0.01]).repeat(20)[more] if top_p != 1 else np.zeros(len(more), np.float32)
+    most = np.array([0, 9, 50, 3]).repeat(10)[more] if top_p != 1 else np.zeros(len(more), np.int64)
+    settings = Settings(heat[more], share[more], least, most)
+    looking = choice.Choice(kernels=False)(logits, repeats, uniform[more], settings)
     monkeypatch.setattr(choice, "at_hand", lambda x: False)
     with Waits() as waits:
-        found = choice.Choice(kernels=False)(logits, repeats, uniform[more], heat[more], share[more])
+        found = choice.Choice(kernels=False)(logits, repeats, uniform[more], settings)
     for one, other in zip(found, looking, strict=True):
         np.testing.assert_array_equal(one, other)
     assert not waits.seen.keys() & {"_local_scalar_dense", "nonzero", "repeat_interleave"}
@@ -287,7 +291,7 @@ def test_drawing_by_pytorch_is_drawing_by_the_kernel_and_reads_nothing_back_on_t
         heat[more] == 0
     ].all()
     if choice.library() is not None:
-        kernel = choice.Choice()(logits, repeats, uniform[more], heat[more], share[more])
+        kernel = choice.Choice()(logits, repeats, uniform[more], settings)
         assert (found[0] == kernel[0]).all()
         np.testing.assert_allclose(found[2], kernel[2], rtol=0, atol=2 * within)  # over a temperature of 1/2
 

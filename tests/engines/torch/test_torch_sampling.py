@@ -268,6 +268,8 @@ P = [0.4, 0.25, 0.2, 0.1, 0.05, 0.0]
         ({"top_p": 0.1}, [1, 0, 0, 0, 0, 0]),
         # the nucleus of the sharpened: 0.58 + 0.23
         ({"temperature": 0.5, "top_p": 0.7}, [0.16 / 0.2225, 0.0625 / 0.2225, 0, 0, 0, 0]),
+        ({"top_k": 2}, [0.4 / 0.65, 0.25 / 0.65, 0, 0, 0, 0]),
+        ({"min_p": 0.49}, [0.4 / 0.85, 0.25 / 0.85, 0.2 / 0.85, 0, 0, 0]),
     ],
 )
 def test_frequencies_are_those_of_the_distribution_that_was_asked_for(fields, wanted):

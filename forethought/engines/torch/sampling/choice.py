@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from forethought.engines.torch.forest.native.library import address, floats, library
+from forethought.engines.torch.forest.native.steps import Settings
 from forethought.engines.torch.forest.native.train import crew
 
 SHARED = 1 << 17  # numbers of logits that several threads look through together
@@ -27,8 +28,7 @@ class Choice:
         logits_BV: torch.Tensor,
         repeats_B: np.ndarray | None,
         uniform_R: np.ndarray,
-        temperature_R: np.ndarray,
-        top_p_R: np.ndarray,
+        settings: Settings,
     ) -> Drawn:
         """`repeats_B`: how many rows in order each line of logits is for; None: one."""
         if repeats_B is None:
@@ -40,46 +40,46 @@ class Choice:
                 torch.from_numpy(np.arange(len(repeats_B)).repeat(repeats_B)).to(logits_BV.device)
             ]
         if self.lib is not None and logits_RV.device.type == "cpu":
-            return self._by_kernel(logits_RV.float().contiguous(), uniform_R, temperature_R, top_p_R)
-        return by_torch(logits_RV.float(), uniform_R, temperature_R, top_p_R)
+            return self._by_kernel(logits_RV.float().contiguous(), uniform_R, settings)
+        return by_torch(logits_RV.float(), uniform_R, settings)
 
-    def _by_kernel(
-        self, logits_RV: torch.Tensor, uniform_R: np.ndarray, temperature_R: np.ndarray, top_p_R: np.ndarray
-    ) -> Drawn:
+    def _by_kernel(self, logits_RV: torch.Tensor, uniform_R: np.ndarray, settings: Settings) -> Drawn:
         rows, vocabulary = logits_RV.shape
         token, logp, drawn = (
             np.empty(rows, dtype=np.int64),
             np.empty(rows, dtype=np.float32),
             np.empty(rows, dtype=np.float32),
         )
-        uniform, temperature, top_p = (
-            np.ascontiguousarray(x, dtype=kind)
-            for x, kind in ((uniform_R, np.float64), (temperature_R, np.float32), (top_p_R, np.float32))
-        )
+        kinds = (np.float64, np.float32, np.float32, np.float32, np.int64)
+        asked = [
+            np.ascontiguousarray(x, dtype=kind) for x, kind in zip((uniform_R, *settings), kinds, strict=True)
+        ]
         threads = crew.threads if rows * vocabulary >= SHARED else 1
         work = floats(threads * self.lib.ft_choose_work(vocabulary))
         self.lib.ft_choose(
             rows,
             vocabulary,
-            *map(address, (logits_RV, uniform, temperature, top_p, token, logp, drawn, work)),
+            *map(address, (logits_RV, *asked, token, logp, drawn, work)),
             threads,
         )
         return token, logp, drawn
 
 
-def by_torch(
-    logits_RV: torch.Tensor, uniform_R: np.ndarray, temperature_R: np.ndarray, top_p_R: np.ndarray
-) -> Drawn:
+def by_torch(logits_RV: torch.Tensor, uniform_R: np.ndarray, settings: Settings) -> Drawn:
     """The same on any device. One copy there and one back: the host waits once for the device."""
-    asked_3R = torch.from_numpy(np.stack([uniform_R, temperature_R, top_p_R]).astype(np.float64)).to(
-        logits_RV.device
-    )
-    if (temperature_R == 0).all():
+    asked_5R = torch.from_numpy(np.stack([uniform_R, *settings]).astype(np.float64)).to(logits_RV.device)
+    if (settings.temperature == 0).all():
         best = logits_RV.log_softmax(-1).max(-1)
         drawn = (best.indices, best.values, torch.zeros_like(best.values))
     else:
+        most = settings.top_k[settings.top_k < logits_RV.shape[-1]].max(initial=0)
         drawn = _drawn(
-            logits_RV, *asked_3R, flat=bool((temperature_R == 1).all()), nucleus=bool((top_p_R < 1).any())
+            logits_RV,
+            *asked_5R,
+            flat=bool((settings.temperature == 1).all()),
+            most=int(most),
+            nucleus=bool((settings.top_p < 1).any()),
+            share=bool((settings.min_p > 0).any()),
         )
     # exact: ids stay far below 2**53
     token_R, logp_R, drawn_logp_R = torch.stack([x.double() for x in drawn]).cpu().numpy()
@@ -91,19 +91,26 @@ def _drawn(
     uniform_R: torch.Tensor,
     temperature_R: torch.Tensor,
     top_p_R: torch.Tensor,
+    min_p_R: torch.Tensor,
+    top_k_R: torch.Tensor,
     flat: bool,
+    most: int,
     nucleus: bool,
+    share: bool,
 ):
-    """`flat`: every temperature is 1; `nucleus`: some top-p is below 1."""
+    """`flat`: every temperature is 1; `most`: the largest top-k that leaves tokens out (0: none does);
+    `nucleus`: some top-p is below 1; `share`: some min-p is above 0."""
     temperature_R, top_p_R = temperature_R.float(), top_p_R.float()
     logp_RV, greedy_R = logits_RV.log_softmax(-1), temperature_R == 0
-    p_RV = (
-        logp_RV.exp()
-        if flat
-        else (logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None]).softmax(-1)
-    )
+    heat_R1 = torch.where(greedy_R, 1.0, temperature_R)[:, None]
+    p_RV = logp_RV.exp() if flat else (logits_RV / heat_R1).softmax(-1)
+    if most:
+        p_RV = _top_k(p_RV, top_k_R.long()[:, None], most)
     if nucleus:
-        p_RV = _nucleus(p_RV, top_p_R.double()[:, None])
+        p_RV = _top_p(p_RV, top_p_R.double()[:, None])
+    if share:
+        weight_RV = ((logits_RV - logits_RV.amax(-1, keepdim=True)) / heat_R1).exp()
+        p_RV = torch.where(weight_RV >= min_p_R.float()[:, None], p_RV, 0.0)
     cdf_RV = p_RV.double().cumsum(-1)
     target = (uniform_R[:, None] * cdf_RV[:, -1:]).contiguous()
     drawn_R = torch.searchsorted(cdf_RV, target, right=True)[:, 0].clamp(max=logits_RV.shape[-1] - 1)
@@ -118,7 +125,15 @@ def at_hand(x: torch.Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def _nucleus(p_RV: torch.Tensor, top_p_R1: torch.Tensor) -> torch.Tensor:
+def _top_k(p_RV: torch.Tensor, top_k_R1: torch.Tensor, most: int) -> torch.Tensor:
+    """Zero for all tokens but the `top_k` likeliest; of equals the first ones stay. `most`: the largest
+    top-k that is looked at; a larger one, or 0, leaves its row as it is."""
+    p_RK = p_RV.topk(most).values
+    kept_RK = torch.arange(most, device=p_RV.device) < top_k_R1
+    return _heaviest(p_RV, p_RK, kept_RK, (top_k_R1 < 1) | (top_k_R1 > most))
+
+
+def _top_p(p_RV: torch.Tensor, top_p_R1: torch.Tensor) -> torch.Tensor:
     """Zero for all tokens but the fewest, likeliest first, that hold `top_p` of the sum; of equals the first
     ones stay. Where the host may look, only so many are sorted as can be among them: those that are lighter
     than the mean of what may be left out hold less than that together."""
@@ -130,6 +145,14 @@ def _nucleus(p_RV: torch.Tensor, top_p_R1: torch.Tensor) -> torch.Tensor:
     else:
         p_RK = p_RV.sort(-1, descending=True).values
     kept_RK = p_RK.double().cumsum(-1) - p_RK.double() < top_p_R1 * total_R1
+    return _heaviest(p_RV, p_RK, kept_RK, whole_R1)
+
+
+def _heaviest(
+    p_RV: torch.Tensor, p_RK: torch.Tensor, kept_RK: torch.Tensor, whole_R1: torch.Tensor
+) -> torch.Tensor:
+    """Zero for all but those of the likeliest tokens (`p_RK`, descending) that are kept; of equals the
+    first ones stay. `whole`: rows that stay as they are."""
     lightest_R1 = p_RK.gather(-1, (kept_RK.sum(-1, keepdim=True) - 1).clamp(min=0))
     equals_RV = p_RV == lightest_R1
     needed_R1 = (kept_RK & (p_RK == lightest_R1)).sum(-1, keepdim=True)

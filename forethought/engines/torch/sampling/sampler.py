@@ -23,7 +23,7 @@ from forethought.core.errors import Diverged
 from forethought.core.types import Completion, Request
 from forethought.engines.base import BASE
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of
-from forethought.engines.torch.forest.native.steps import NativeSteps
+from forethought.engines.torch.forest.native.steps import NativeSteps, Settings
 from forethought.engines.torch.forest.native.weights import Weights, angles_of, runs
 from forethought.engines.torch.forest.paths import Paths, PolicyPaths
 from forethought.engines.torch.sampling.choice import Choice
@@ -200,8 +200,7 @@ class _Rows:
         self.done, self.finished = np.zeros(total, dtype=bool), np.zeros(total, dtype=bool)
         self.most = np.array([r.max_tokens for r in requests])[self.request]
         self.noise = np.ascontiguousarray(np.concatenate([_uniforms(r, r.n, most) for r in requests]))
-        self.temperature = np.array([r.temperature for r in requests], dtype=np.float32)[self.request]
-        self.top_p = np.array([r.top_p for r in requests], dtype=np.float32)[self.request]
+        self.settings = Settings(*(x[self.request] for x in _settings(requests)))
         self.context = np.array([len(r.context) for r in requests])[self.request]
         kinds = list({id(s): s for s in stops}.values())
         self.kind = np.array([next(i for i, kind in enumerate(kinds) if kind is s) for s in stops])[
@@ -229,7 +228,7 @@ class _Rows:
         """Draw each row's next token. `repeats`: how many rows each line of the logits is for."""
         t = self.length[rows]
         token, logp, drawn_logp = self.choice(
-            logits, repeats, self.noise[rows, t], self.temperature[rows], self.top_p[rows]
+            logits, repeats, self.noise[rows, t], Settings(*(x[rows] for x in self.settings))
         )
         self.tokens[rows, t], self.logps[rows, t], self.drawn_logps[rows, t] = token, logp, drawn_logp
         self.length[rows] = t + 1
@@ -277,6 +276,12 @@ class _Rows:
             )
         ]
         return [out[end - r.n : end] for end, r in zip(self.ends, self.requests, strict=True)]
+
+
+def _settings(requests: Sequence[Request]) -> Settings:
+    of = lambda name: np.array([getattr(r, name) for r in requests], dtype=np.float32)  # noqa: E731
+    top_k = np.array([min(r.top_k, np.iinfo(np.int64).max) for r in requests], dtype=np.int64)
+    return Settings(of("temperature"), of("top_p"), of("min_p"), top_k)
 
 
 def _uniforms(request: Request, n: int, most: int) -> np.ndarray:

@@ -1,4 +1,5 @@
-/* The choice of the next token: inverse-CDF sampling within the nucleus, in a few passes over the vocabulary and without sorting it. */
+/* The choice of the next token: inverse-CDF sampling among the heaviest tokens (top-k, top-p, min-p), in a few passes over the vocabulary
+   and without sorting it. */
 #pragma once
 #include "crew.h"
 #include "vectors.h"
@@ -113,6 +114,16 @@ static double mass(int n, const float *x, float from) {
     return rest;
 }
 
+/* How many of n numbers are `from` or more. */
+static double number(int n, const float *x, float from) {
+    vi total = (vi){0};
+    int i = 0, rest = 0;
+    for (; i + W <= n; i += W) total -= load(x + i) >= all(from); /* a comparison that holds is -1 */
+    for (; i < n; i++) rest += x[i] >= from;
+    for (int j = 0; j < W; j++) rest += total[j];
+    return rest;
+}
+
 static float as_float(uint32_t bits) {
     float x;
     memcpy(&x, &bits, 4);
@@ -125,17 +136,16 @@ static uint32_t as_bits(float x) {
     return bits;
 }
 
-/* Weights of all tokens but the fewest, heaviest first, that hold `top_p` of the sum become zero; of equals the first ones stay. The
-   lightest weight that stays is found by halving its bits, among fewer weights each time. some: [V]. */
-static void nucleus(int V, float *weight, float top_p, float *some) {
-    double total = mass(V, weight, 0), limit = top_p * total, above = 0;
-    float least = 0.5 * (1.0 - top_p) * total / V; /* all that are lighter hold less than what may be left out */
+/* Weights of all tokens but the fewest, heaviest first, whose `mass` or `number` reaches the limit become zero; of equals the first ones
+   stay. The lightest weight that stays, at least `least`, is found by halving its bits, among fewer weights each time. some: [V]. */
+static void keep_heaviest(int V, float *weight, double (*measure)(int, const float *, float), double limit, float least, float *some) {
+    double above = 0;
     uint32_t from = as_bits(least), below = as_bits(1.0f) + 1; /* no weight is more than one */
     int n = between(V, weight, least, INFINITY, some);
-    if (!(mass(n, some, 0) >= limit)) return; /* rounding: all of them are needed */
+    if (!(measure(n, some, 0) >= limit)) return; /* all of them are needed */
     while (below - from > 1) {
         uint32_t middle = from + (below - from) / 2;
-        double more = mass(n, some, as_float(middle));
+        double more = measure(n, some, as_float(middle));
         if (above + more >= limit) {
             from = middle;
             n = between(n, some, as_float(middle), INFINITY, some);
@@ -145,13 +155,29 @@ static void nucleus(int V, float *weight, float top_p, float *some) {
         }
     }
     float lightest = as_float(from);
+    double each = measure(1, &lightest, 0);
     int equals = 0;
-    while (equals < n && above < limit) above += lightest, equals++;
+    while (equals < n && above < limit) above += each, equals++;
     int i = 0;
     if (equals == n)
         for (; i + W <= V; i += W) store(weight + i, where(load(weight + i) >= all(lightest), load(weight + i), all(0)));
     for (; i < V; i++)
         if (weight[i] < lightest || (weight[i] == lightest && equals-- <= 0)) weight[i] = 0;
+}
+
+static void top_k(int V, float *weight, int k, float *some) { keep_heaviest(V, weight, number, k, as_float(1), some); }
+
+static void top_p(int V, float *weight, float p, float *some) {
+    double total = mass(V, weight, 0);
+    /* all that are lighter than this hold less than what may be left out */
+    keep_heaviest(V, weight, mass, p * total, 0.5 * (1.0 - p) * total / V, some);
+}
+
+/* Weights below this share of the heaviest, which is one, become zero. */
+static void min_p(int V, float *weight, float share) {
+    int i = 0;
+    for (; i + W <= V; i += W) store(weight + i, where(load(weight + i) >= all(share), load(weight + i), all(0)));
+    for (; i < V; i++) weight[i] = weight[i] >= share ? weight[i] : 0;
 }
 
 /* The first token whose cumulative weight exceeds `target`; the last of any weight where rounding lets none exceed it. */
@@ -171,12 +197,14 @@ typedef struct {
     int rows, vocabulary;
     const float *logits;
     const double *uniform;
-    const float *temperature, *top_p;
+    const float *temperature, *top_p, *min_p;
+    const int64_t *top_k; /* 0: all */
     int64_t *token;
     float *logp, *drawn_logp, *work;
 } Choices;
 
-/* One row's. */
+/* One row's. What is left of the distribution: at its temperature the `top_k` likeliest tokens, of these the fewest that hold `top_p`, and
+   of these the ones that are at least `min_p` as likely as the likeliest. */
 static void choose(const Choices *c, int r, float *work) {
     int V = c->vocabulary;
     const float *logits = c->logits + (long)r * V, temperature = c->temperature[r];
@@ -193,8 +221,11 @@ static void choose(const Choices *c, int r, float *work) {
     int chosen = best;
     if (temperature > 0) {
         if (temperature != 1.0f) exponentials(V, logits, most, temperature, weight);
-        if (c->top_p[r] < 1.0f) nucleus(V, weight, c->top_p[r], weight + V);
-        if (temperature != 1.0f || c->top_p[r] < 1.0f) drawn = sum_spans(V, weight, span);
+        int some = c->top_k[r] > 0 && c->top_k[r] < V;
+        if (some) top_k(V, weight, c->top_k[r], weight + V);
+        if (c->top_p[r] < 1.0f) top_p(V, weight, c->top_p[r], weight + V);
+        if (c->min_p[r] > 0) min_p(V, weight, c->min_p[r]);
+        if (temperature != 1.0f || some || c->top_p[r] < 1.0f || c->min_p[r] > 0) drawn = sum_spans(V, weight, span);
         chosen = drawn_token(V, weight, span, c->uniform[r] * drawn);
     }
     c->token[r] = chosen;

@@ -21,9 +21,9 @@ long ft_choose_work(int V) { return choice_work(V); }
 /* token[R], its log-prob at temperature 1 and under the distribution that it was drawn from, by the row's own uniform number; the mode
    where the temperature is 0. Where a row's logits hold NaN or infinity, or nothing above minus infinity, its log-probs are NaN; minus
    infinity beside others is a token that is never drawn. work: `ft_choose_work` for each thread. */
-void ft_choose(int R, int V, const float *logits, const double *uniform, const float *temperature, const float *top_p, int64_t *token,
-               float *logp, float *drawn_logp, float *work, int threads) {
-    Choices c = {R, V, logits, uniform, temperature, top_p, token, logp, drawn_logp, work};
+void ft_choose(int R, int V, const float *logits, const double *uniform, const float *temperature, const float *top_p, const float *min_p,
+               const int64_t *top_k, int64_t *token, float *logp, float *drawn_logp, float *work, int threads) {
+    Choices c = {R, V, logits, uniform, temperature, top_p, min_p, top_k, token, logp, drawn_logp, work};
     in_parallel(threads, R, choose_row, &c);
 }
 
@@ -37,7 +37,8 @@ typedef struct { /* rows in the making; where they are kept, each has `most` pla
     int64_t *token, *length;         /* drawn so far; at least one */
     float *logp, *drawn_logp;
     const double *uniform;
-    const float *temperature, *top_p;
+    const float *temperature, *top_p, *min_p;
+    const int64_t *top_k;
     const int64_t *limit, *context;  /* most tokens; tokens of the context */
     const int64_t *kind;
     const uint8_t *ends;             /* [kinds, vocabulary] whether a token ends a row of this kind */
@@ -81,8 +82,8 @@ static void draw_row(void *job, int i, int thread) {
     int V = R->vocabulary;
     long row = R->row[w->live[i]], place = row * R->most + R->length[row];
     int64_t *token = R->token + place;
-    Choices c = {1, V, w->logits + (long)i * V, R->uniform + place, R->temperature + row, R->top_p + row, token, R->logp + place,
-                 R->drawn_logp + place, 0};
+    Choices c = {1, V, w->logits + (long)i * V, R->uniform + place, R->temperature + row, R->top_p + row, R->min_p + row,
+                 R->top_k + row, token, R->logp + place, R->drawn_logp + place, 0};
     choose(&c, 0, w->work + thread * choice_work(V));
     R->length[row]++;
     R->finished[row] = R->ends[R->kind[row] * V + *token];

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,15 @@ CACHE = 16 << 20
 TOGETHER = 32 << 20
 
 
+class Settings(NamedTuple):
+    """What each row draws from (`Request`), an array [rows] of each setting."""
+
+    temperature: np.ndarray  # float32; 0: the mode alone
+    top_p: np.ndarray  # float32; 1: all
+    min_p: np.ndarray  # float32; 0: all
+    top_k: np.ndarray  # int64; 0: all
+
+
 class Rows(Protocol):
     """Rows in the making, a line each."""
 
@@ -36,8 +45,7 @@ class Rows(Protocol):
     logps: np.ndarray  # float32 [lines, most]
     drawn_logps: np.ndarray
     noise: np.ndarray  # float64 [lines, most]
-    temperature: np.ndarray  # float32
-    top_p: np.ndarray  # float32
+    settings: Settings
     most: np.ndarray  # int64, of each row
     context: np.ndarray  # int64, tokens of its context
     kind: np.ndarray  # int64
@@ -64,6 +72,8 @@ class _Rows(ctypes.Structure):
                 "uniform",
                 "temperature",
                 "top_p",
+                "min_p",
+                "top_k",
                 "limit",
                 "context",
                 "kind",
@@ -217,8 +227,7 @@ class NativeSteps:
                     rows.logps,
                     rows.drawn_logps,
                     rows.noise,
-                    rows.temperature,
-                    rows.top_p,
+                    *rows.settings,
                     rows.most,
                     rows.context,
                     rows.kind,
