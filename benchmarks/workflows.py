@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,9 @@ def recipe(table: str, name: str, steps: int) -> dict[str, Any]:
     }
 
 
-def measured(table: str, out: Path, seed: int, steps: int, alone: int) -> dict[tuple[str, str], dict]:
+def measured(
+    table: str, out: Path, seed: int, steps: int, alone: int, tasks: int
+) -> dict[tuple[str, str], dict]:
     """(world, workflow) -> what `forethought eval --json --latency` says."""
     found = {}
     runs = {name: out / f"{table}-{name}-{seed}" for name in TABLES[table]["workflows"]}
@@ -130,20 +133,22 @@ def measured(table: str, out: Path, seed: int, steps: int, alone: int) -> dict[t
             ft.train(recipe(table, name, steps), out=run, seed=seed, progress=False)
     for world, overrides in TABLES[table]["worlds"].items():
         for name, run in runs.items():
-            found[world, name] = evaluated(run, overrides, alone)
+            found[world, name] = evaluated(run, [*overrides, f"eval.tasks={tasks}"], alone)
     return found
 
 
-def evaluated(run: Path, overrides: list[str], alone: int) -> dict:
+def evaluated(run: Path, overrides: Sequence[str], alone: int) -> dict:
     """The numbers of one run in one world."""
     from forethought import look
 
     return look.evaluate(look.find(run, None, overrides), alone=alone)
 
 
-def compare(table: str, out: Path, seeds: int, steps: int, alone: int) -> None:
+def compare(table: str, out: Path, seeds: int, steps: int, alone: int, tasks: int) -> None:
     """Print a row for each world and workflow: means over seeds."""
-    rows = [measured(table, out, seed, steps or TABLES[table]["steps"], alone) for seed in range(seeds)]
+    rows = [
+        measured(table, out, seed, steps or TABLES[table]["steps"], alone, tasks) for seed in range(seeds)
+    ]
     print(f"\n{'':19}{'':18}{'e2e':>7} {'95 %':^15}" + "".join(f"{name:>8}" for name in COSTS) + f"{'ms':>8}")
     for world, name in rows[0]:
         some = [row[world, name] for row in rows]
@@ -240,6 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=0, help="of imitation (default: the table's)")
     parser.add_argument("--alone", type=int, default=24, help="episodes that are timed")
+    parser.add_argument("--tasks", type=int, default=100, help="episodes of each level that are measured")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--only", metavar="NAME,...", help="of the workflows of the table")
@@ -253,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
     elif given.what == "modulo":
         feedback(given.run, given.rounds, given.temperature)
     else:
-        compare(given.what, given.out, given.seeds, given.steps, given.alone)
+        compare(given.what, given.out, given.seeds, given.steps, given.alone, given.tasks)
 
 
 if __name__ == "__main__":
