@@ -12,6 +12,8 @@ episode, where the world is as expected and where it is not.
                                                                      whose numbers the model works out
     python benchmarks/workflows.py costs                             tokens and serial steps of right episodes
                                                                      by level, without a model
+    python benchmarks/workflows.py bounds                            what nobody who errs reaches on disturbed
+                                                                     pages, without a model and a browser
     python benchmarks/workflows.py modulo RUN [--rounds 4]           feedback, or asking as often without it
 
 All but the last two train a model from scratch for each workflow, by imitation alone, the same number of
@@ -28,11 +30,14 @@ import json
 import random
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import forethought as ft
 from forethought.core.metrics import mean_interval, share_interval
+from forethought.recipe.convert import from_dict
+from forethought.recipe.load import override
 
 TRAIN = {
     "kind": "imitate",
@@ -46,7 +51,18 @@ SLIPPERY = {"levels": [1, 2, 3], "stepwise": True, "retry": True, "slip": 0.2}
 COVERED = SLIPPERY | {"slip": 0.0, "popup": 0.2}
 MOVED = {"levels": [1, 2, 3], "book": 0.3}
 GIVEN = {"levels": [1, 2, 3], "numbers": "given"}
-LUCK = {"disturb": {"popup": 0.2, "slip": 0.1}}
+LUCK = {
+    # of more than one step each
+    "tasks": [
+        "login-user",
+        "enter-password",
+        "enter-text",
+        "choose-list",
+        "click-option",
+        "click-checkboxes",
+    ],
+    "disturb": {"popup": 0.2, "slip": 0.1},
+}
 REPLANS = {"name": "plan_then_act", "replan_after": 1}
 PAGES = {
     "steps": 300,
@@ -54,6 +70,10 @@ PAGES = {
     "recipe": {"model": {"copies": True}, "limits": {"at_once": 4}},
     # 64 demonstrations of plan_then_act without disturbance have as many tokens
     "train": {"batch": 8, "batch_tokens": 5500, "easy_first": 0.15},
+}
+FORMS = {
+    "steps": 150,
+    "train": PAGES["train"] | {"batch_tokens": 3000},
 }
 AS_EXPECTED, DISTURBED = {"as expected": []}, {"disturbed": ["eval.noise=true"]}
 TABLES: dict[str, dict[str, Any]] = {
@@ -93,6 +113,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "worlds": AS_EXPECTED,
     },
     "web": PAGES
+    | FORMS
     | {
         "workflows": {
             "react": LUCK | {"stepwise": True, "attempts": 16},
@@ -200,6 +221,49 @@ def costs(levels: tuple[int, ...] = (1, 2, 3, 4, 8), n: int = 100) -> None:
             print(f"{level:<6}{name:18}" + "".join(f"{means[key]:8.1f}" for key in COSTS))
 
 
+def bounds(table: str = "web", lives: int = 5) -> None:
+    """Success and cost of who always says what the oracle says, on recorded pages: each held-out episode,
+    calm, and with `lives` different lucks."""
+    from forethought.tasks import families
+    from forethought.workflows.table import workflow_of
+
+    print(f"{'':19}{'':18}{'success':>8} {'95 %':^15}" + "".join(f"{name:>8}" for name in COSTS[:3]))
+    for world in TABLES[table]["worlds"]:
+        for name in TABLES[table]["workflows"]:
+            spec = from_dict(recipe(table, name, 1))
+            spec = override(spec, ["task.pages=recorded"])
+            show = workflow_of(spec.workflow.name).demonstration
+            found: list[tuple[float, int, int, int]] = []
+            with closing(families.build(spec.task)) as taskset:
+                tasks = [task for level in taskset.levels for task in taskset.pool(level, "eval")]
+                for life in range(1 if world == "as expected" else lives):
+                    luck = "" if world == "as expected" else str(life)
+                    for task in tasks:
+                        told = replace(task, state=replace(task.state, luck=luck and f"{task.id}/{luck}"))
+                        found.append(_perfect(taskset, told, show(taskset, told)))
+            share, low, high = share_interval([one[0] for one in found])
+            means = [sum(one[i] for one in found) / len(found) for i in (1, 2, 3)]
+            print(
+                f"{world:19}{name:18}{share:8.3f} {f'{low:.3f} to {high:.3f}':^15}"
+                + "".join(f"{x:8.1f}" for x in means)
+            )
+
+
+def _perfect(taskset: Any, task: Any, turns: Sequence[Any]) -> tuple[float, int, int, int]:
+    """(success, read, said, calls) of a demonstration, in words."""
+    page = taskset.environment(task, bool(task.state.luck))
+    page.reset(task, task.state.luck)
+    before, read, said, calls, success = len(task.prompt.split()), 0, 0, 0, False
+    for turn in turns:
+        words = len(turn.text.split())
+        if turn.role:
+            read, said, calls = read + before, said + words, calls + 1
+        if turn.role == "act":
+            success = bool(page.step(turn.text).success)
+        before += words
+    return float(success), read, said, calls
+
+
 def feedback(run: Path, rounds: int, temperature: float) -> None:
     """Success by round of proposals, each after the first mistake of the one before it, against as many
     proposals without: what a validator alone brings. Both at one temperature, on the same tasks."""
@@ -239,7 +303,7 @@ def feedback(run: Path, rounds: int, temperature: float) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=[*TABLES, "costs", "modulo"])
+    parser.add_argument("what", choices=[*TABLES, "costs", "bounds", "modulo"])
     parser.add_argument("run", nargs="?", type=Path, help="a run of blocksworld under modulo")
     parser.add_argument("--out", type=Path, default=Path("runs/workflows"))
     parser.add_argument("--seeds", type=int, default=1)
@@ -256,6 +320,8 @@ def main(argv: list[str] | None = None) -> None:
     random.seed(0)
     if given.what == "costs":
         costs()
+    elif given.what == "bounds":
+        bounds()
     elif given.what == "modulo":
         feedback(given.run, given.rounds, given.temperature)
     else:
