@@ -33,3 +33,16 @@ def test_a_recipe_of_the_tables_stands_and_its_worlds_differ(table, name):
         with closing(families.build(world.task)) as taskset:
             [task] = taskset.demonstrable(random.Random(0), [3])
             assert workflow_of(world.workflow.name).demonstration(taskset, task)
+
+
+def test_what_perfect_roles_read_is_counted_by_hand():
+    told = workflows.recipe("factored", "act_only", 1)
+    told["task"] |= {"pages": "recorded"}
+    with closing(families.build(from_dict(told).task)) as taskset:
+        [task] = taskset.family(random.Random(0), [2], "eval")
+        turns = [turn for turn in taskset.demonstrate(task) if turn.role != "plan"]
+        success, read, said, calls = workflows._perfect(taskset, task, turns)
+    words, prompt = [len(turn.text.split()) for turn in turns], len(task.prompt.split())
+    acts = [i for i, turn in enumerate(turns) if turn.role]
+    assert (success, calls, said) == (1.0, len(acts), sum(words[i] for i in acts))
+    assert read == sum(prompt + sum(words[:i]) for i in acts)
