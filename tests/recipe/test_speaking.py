@@ -59,7 +59,7 @@ def test_a_recipe_under_a_workflow_with_other_roles_says_which_ones_it_is_for():
     said = str(refused.value)
     assert said.startswith(
         "stage.1.roles.0: workflow \"blink_think_link\" speaks blink, think, link, and never 'plan'; this "
-        "recipe runs under act_only, modulo, plan_steps, plan_then_act, react."
+        "recipe runs under act_only, modulo, plan_steps, plan_then_act, react, remembering."
     )
     assert "did you mean" not in said
     for name in ("act_only", "modulo", "plan_steps", "plan_then_act", "react"):
