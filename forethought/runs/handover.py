@@ -89,11 +89,11 @@ def take_up(engine: Engine, recipe: Recipe, spec: TrainingSpec, p: Progress, dec
             p.policies.update(dict.fromkeys(mates, name))
             p.adapters += [name] if own == "adapter" else []
             speak = f"{role} speaks" if mates == [role] else f"{' and '.join(mates)} speak"
-            whose = "its own" if mates == [role] else "their own"
+            whose = "of its own" if mates == [role] else "that they share"
             decide(
                 "layout",
                 "fork",
-                f"{speak} through {'an adapter' if own == 'adapter' else 'a model'} of {whose} from here on",
+                f"{speak} through {'an adapter' if own == 'adapter' else 'a model'} {whose} from here on",
             )
             if BASE in p.found:
                 p.found[name] = p.found[BASE]

@@ -206,7 +206,7 @@ def test_roles_that_name_one_policy_share_its_weights():
     recipe = from_dict(three(REINFORCE | {"roles": ["think"]}, roles=minds))
     policies, said = forked(recipe, "think")
     assert policies == {"blink": "mind", "think": "mind", "link": BASE}
-    assert said == ["blink and think speak through an adapter of their own from here on"]
+    assert said == ["blink and think speak through an adapter that they share from here on"]
 
 
 def test_the_planner_speaks_for_every_role_but_the_last():

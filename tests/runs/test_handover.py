@@ -110,7 +110,7 @@ def test_a_planner_of_its_own_leaves_the_base_alone(tmp_path, layout, kind):
 def test_one_adapter_holds_both(tmp_path):
     said = go(desk_recipe(IMITATE, PLAN, layout="adapter"), tmp_path / "run")
     assert [d["reason"] for d in said if d["outcome"] == "fork"] == [
-        "plan and act speak through an adapter of their own from here on"
+        "plan and act speak through an adapter that they share from here on"
     ]
     assert state(tmp_path / "run")["policies"] == {"plan": "all", "act": "all"}
 

@@ -227,7 +227,7 @@ def test_what_trying_may_take_is_told_before_and_what_it_took_after():
         "try_temperature": 1.0,
     }
     assert told == [
-        "2 of 2 demonstrations to summarise with made, at most no requests; the plans to be "
+        "2 of 2 demonstrations to summarise with made, without a request; the plans to be "
         "tried (policy), at most "
         "8 requests, 0 + 96 tokens",
         "1 kept; dropped: unsolved 1; spent no requests; tries: 8 requests, 46 + 25 tokens",

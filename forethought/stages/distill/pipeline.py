@@ -49,13 +49,9 @@ def distill(
     drops = Drops(spec.examples)
     asked = complete(items, drops)
     tell(
-        f"{len(asked)} of {len(items)} demonstrations to summarise with {summariser.model}, at most "
-        f"{shown(summariser.estimate(asked))}"
-        + (
-            f"; the plans to be tried ({solver.name}), at most {shown(solver.estimate(len(asked)))}"
-            if solver
-            else ""
-        )
+        f"{len(asked)} of {len(items)} demonstrations to summarise with {summariser.model}, "
+        f"{_most(summariser.estimate(asked))}"
+        + (f"; the plans to be tried ({solver.name}), {_most(solver.estimate(len(asked)))}" if solver else "")
     )
     results = summariser.summarise(asked, _telling(len(asked), tell))
     rows = admit(asked, results, spec, drops, solver, refuse)
@@ -121,6 +117,10 @@ def _provenance(
         paid_before=reduce(add, old, Usage()),
         tried=solver.spent if solver else Usage(),
     )
+
+
+def _most(usage: Usage) -> str:
+    return f"at most {shown(usage)}" if usage.requests else "without a request"
 
 
 def shown(usage: Usage) -> str:
