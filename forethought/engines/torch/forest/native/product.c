@@ -7,8 +7,7 @@ enum {
     STEP = 16,                 /* pairs of numbers along K that a tile of AMX takes at once: packed matrices are padded to it */
     MOST = W == 16 ? 14 : MR,  /* rows of a tile in registers: MOST * NV sums, NV vectors of the right factor and one number of the left */
     SIDE_BY_SIDE = 4,          /* most panels that few rows read at once: their sums alone would wait for each other */
-    AHEAD = 64,                /* rows of a panel that are fetched before they are read */
-    MANY = 1 << 14             /* floats that are not fetched at once */
+    AHEAD = 64                 /* rows of a panel that are fetched before they are read */
 };
 
 #if defined(__AVX512F__) || EMULATED
@@ -86,9 +85,10 @@ INLINE void tile_f32(const int m, const int panels, int K, const float *a, long 
     put(m, panels, acc, t);
 }
 
-/* All rows with one panel. `next`: `floats` that are read after it (null: nothing). Many are fetched evenly over the tiles of rows. */
+/* All rows with one panel. `next`: `floats` that are read after it (null: nothing). They are fetched evenly over the tiles of rows: all at
+   once they would hold up what a tile reads itself. */
 static void rows_f32(int M, int K, const float *a, long lda, const float *panel, const float *next, long floats, Target t) {
-    int tiles = floats < MANY ? 1 : (M + MOST - 1) / MOST, parts = tiles < 4 ? tiles < 2 ? 1 : 2 : 4, fetch = floats / ((long)K * parts);
+    int tiles = (M + MOST - 1) / MOST, parts = tiles < 4 ? tiles < 2 ? 1 : 2 : 4, fetch = floats / ((long)K * parts);
     for (int i = 0, m, n = 0; i < M; i += m, n++) {
         m = height(i, M);
         ROWS(m, tile_f32, 1, K, a + i * lda, lda, 1, panel, NR, (long)K * NR, n < parts ? next : 0, fetch, below(t, i))
