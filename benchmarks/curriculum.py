@@ -1,0 +1,141 @@
+"""Does a curriculum that evolves from failures pay at equal rollouts (WebRL, arXiv 2411.02337)?
+
+    forethought train webrl --out RUN --set save.keep=9
+    python benchmarks/curriculum.py --start RUN/checkpoints/step-000300 [--steps 40] [--seeds 3]
+
+The second stage of the recipe `webrl`, from one model that has imitated, once for each arm and seed: 4
+phases, 64 tasks a step, one plan each. The seeds are those of tasks and sampling; the model is the same.
+Measured on the same held-out tasks of levels 3 to 5, greedy; differences are paired by seed, with 95 %
+t-intervals. `forethought arms curriculum` does the same with an imitation for each seed, in longer time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from forethought.core.metrics import reduce
+from forethought.core.seeds import seed_of
+from forethought.engines.base import BASE, Engine
+from forethought.learn.curriculum import LevelSampler
+from forethought.recipe.kinds.webrl import WebRL
+from forethought.recipe.load import load
+from forethought.recipe.schema import TreeSpec
+from forethought.runs.run import build
+from forethought.stages.step import Stage
+from forethought.workflows.rollout import Rollouts
+
+ARMS = {
+    "uniform": ["stage.1.curriculum.tasks=uniform"],
+    "band": ["stage.1.curriculum.tasks=band"],
+    "evolve": [],
+    "judge": ["stage.1.outcome={learns=2,trust=true,lr=3e-3,updates=4}"],
+    "released": ["stage.1.credit.name=webrl_released", "stage.1.loss=webrl_released"],
+}
+MAIN = ("uniform", "band", "evolve")
+LEVELS = (3, 4, 5)
+T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # 97.5 %, by degrees
+KEPT = (
+    "critic/auc",
+    "curriculum/in_band",
+    "outcome/auc",
+    "outcome/false_positive",
+    "outcome/said",
+    "outcome/exact",
+)
+
+
+def measured(rollouts: Rollouts, policies: Mapping[str, str], tasks: int) -> dict[str, float]:
+    """Share of right greedy plans on held-out tasks, by level and over all."""
+    greedy = TreeSpec(counts={"plan": 1, "act": 0}, temperature=0.0)
+    found = {}
+    for level in LEVELS:
+        rng = random.Random(f"99/{level}")
+        some = [rollouts.taskset.family(rng, [level], "eval")[0] for _ in range(tasks)]
+        trees = rollouts.grow(some, greedy, policies, 0, noise=False)
+        right = [n.reward_parts.get("valid", 0.0) for t in trees for n in t.nodes if n.role == "plan"]
+        found[f"plan@{level}"] = sum(right) / len(right)
+    return found | {"plan": statistics.fmean(found.values())}
+
+
+def stage_of(engine: Engine, rollouts: Rollouts, spec: WebRL, start: Path, seed: int) -> Stage:
+    """The stage at its beginning: the model that has imitated, with a new adapter that plans."""
+    engine.load(start / "engine")
+    for name in set(engine.policies()) - {BASE}:
+        engine.drop(name)
+    engine.fork(BASE, "plan", "adapter")
+    engine.fork("plan", "plan-at-stage-1", "frozen")
+    engine.prepare("plan", spec.optim)
+    engine.publish("plan")
+    policies, references = {"plan": "plan", "act": BASE}, {"plan": "plan-at-stage-1"}
+    levels = LevelSampler(spec.levels or rollouts.taskset.levels)
+    return Stage(engine, rollouts, spec, policies, levels, seed_of(seed, 1), references)
+
+
+def arm(name: str, start: Path, seed: int, steps: int, tasks: int, built: list) -> dict:
+    """The numbers of one arm and seed, and what its steps said last of critic and judge."""
+    recipe = load("webrl", [f"stage.1.until.steps={steps}", *ARMS[name]])
+    if not built:
+        built += build(recipe)
+    engine, rollouts = built
+    spec = recipe.stage[1]
+    assert isinstance(spec, WebRL)
+    stage = stage_of(engine, rollouts, spec, start, seed)
+    began, lines = time.process_time(), []
+    for k in range(steps):
+        lines.append(reduce(stage.step(k, False).metrics))
+    found = measured(rollouts, stage.policies, tasks)
+    said = {key: [round(line[key], 3) for line in lines if key in line][-steps // 4 :] for key in KEPT}
+    means = {key: statistics.fmean(values) for key, values in said.items() if values}
+    return {"arm": name, "seed": seed, **found, **means, "cpu_seconds": time.process_time() - began}
+
+
+def interval(values: list[float]) -> str:
+    """Mean with its 95 % t-interval, in points."""
+    mean = statistics.fmean(values)
+    if len(values) < 3:
+        return f"{100 * mean:+.1f}"
+    half = T[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{100 * mean:+.1f} [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]"
+
+
+def table(rows: list[dict]) -> str:
+    """A line an arm: the end, and the difference from `uniform`, paired by seed."""
+    keys = [f"plan@{level}" for level in LEVELS] + ["plan"]
+    out = ["| arm | " + " | ".join(keys) + " | plan, less uniform |", "|---" * (len(keys) + 2) + "|"]
+    base = {row["seed"]: row["plan"] for row in rows if row["arm"] == "uniform"}
+    for name in dict.fromkeys(row["arm"] for row in rows):
+        own = [row for row in rows if row["arm"] == name]
+        ends = [f"{100 * statistics.fmean(row[key] for row in own):.1f}" for key in keys]
+        gaps = [row["plan"] - base[row["seed"]] for row in own if row["seed"] in base]
+        out.append(f"| {name} ({len(own)}) | " + " | ".join(ends) + f" | {interval(gaps) if gaps else ''} |")
+    return "\n".join(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--start", type=Path, required=True, help="a checkpoint of `webrl` after its imitation"
+    )
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tasks", type=int, default=150, help="held-out tasks of a level")
+    parser.add_argument("--arms", default=",".join(MAIN), help=f"of {', '.join(ARMS)}")
+    said = parser.parse_args()
+    built: list = []
+    rows: list[dict] = []
+    for seed in range(said.seeds):
+        for name in said.arms.split(","):
+            rows.append(arm(name, said.start, seed, said.steps, said.tasks, built))
+            print(json.dumps(rows[-1]), flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""benchmarks/curriculum.py: its arms are recipes, and its table pairs by seed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from forethought.recipe.kinds.webrl import WebRL
+from forethought.recipe.load import load
+
+_spec = importlib.util.spec_from_file_location(
+    "curriculum", Path(__file__).parents[2] / "benchmarks" / "curriculum.py"
+)
+curriculum = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(curriculum)
+
+
+@pytest.mark.parametrize("name", curriculum.ARMS)
+def test_every_arm_is_a_stage_of_as_many_rollouts(name):
+    stage = load("webrl", ["stage.1.until.steps=40", *curriculum.ARMS[name]]).stage[1]
+    assert isinstance(stage, WebRL) and (stage.batch, stage.phases, stage.tree.counts) == (
+        64,
+        4,
+        {"plan": 1, "act": 0},
+    )
+
+
+def test_differences_are_paired_by_seed():
+    row = lambda arm, seed, x: {"arm": arm, "seed": seed, "plan@3": x, "plan@4": x, "plan@5": x, "plan": x}  # noqa: E731
+    rows = [row("uniform", i, 0.1 * i) for i in range(3)] + [
+        row("evolve", i, 0.1 * i + 0.02 * i) for i in range(3)
+    ]
+    text = curriculum.table(rows)
+    # differences 0, 2, 4 points: 2 +- 4.303 x 2 / sqrt 3
+    assert text.endswith("| evolve (3) | 12.0 | 12.0 | 12.0 | 12.0 | +2.0 [-3.0, +7.0] |")
