@@ -219,11 +219,12 @@ def _below(annotation: Any, here: str, kinds: tuple[str, ...]) -> Iterator[Key]:
 
 
 def _stage_keys(where: str) -> Iterator[Key]:
-    """Those of every stage, of every stage that trains, and of each kind."""
+    """Those of every stage, of every stage that trains, and of each kind with the kinds made of it."""
     trains = tuple(name for name, kind in KINDS.items() if issubclass(kind, TrainingSpec))
     yield from _keys(StageSpec, where)
     seen = {field.name for field in dataclasses.fields(StageSpec)}
-    for kind, kinds in ((TrainingSpec, trains), *((kind, (name,)) for name, kind in KINDS.items())):
+    made = [(kind, tuple(n for n, one in KINDS.items() if issubclass(one, kind))) for kind in KINDS.values()]
+    for kind, kinds in ((TrainingSpec, trains), *made):
         own = {field.name for field in dataclasses.fields(kind)} - seen
         depth = where.count(".") + 1
         yield from (key for key in _keys(kind, where, kinds) if key.where.split(".")[depth] in own)
