@@ -1,6 +1,6 @@
 """Which elements of a page matter, found from demonstrations: the data of Blink (BTL-UI, arXiv 2509.15566).
 
-There a detector and a large model choose regions. Here nobody has to: what matters are the elements that the
+There a detector and a large model choose them. Here nobody has to: what matters are the elements that the
 oracle's steps touch, in their order, and then those by which its words tell them from others (anchors). At
 most five, as there.
 
@@ -8,7 +8,7 @@ most five, as there.
 
     python -m forethought.tasks.web.blinking [--tasks web-12] [--n 2] [--out FILE]
 
-writes them as JSON lines: task, seed, page, and of each region its place in the page (from 0), its words, and
+writes them as JSON lines: task, seed, page, and of each focus its place in the page (from 0), its words, and
 why it is there.
 """
 
@@ -34,7 +34,7 @@ _REF = re.compile(r"e[1-9]\d*")
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class Focus:
     """One element. `rank`: from 1, the most important first."""
 
     line: Line
@@ -42,7 +42,7 @@ class Region:
     why: Literal["touched", "anchor"]
 
 
-def regions(page: Page, most: int = MOST) -> tuple[Region, ...]:
+def focuses(page: Page, most: int = MOST) -> tuple[Focus, ...]:
     """What matters on a page of a demonstration."""
     by_ref = {line.ref: line for line in page.lines if line.ref}
     touched = [by_ref[ref] for ref in page.refs if ref in by_ref]
@@ -52,7 +52,7 @@ def regions(page: Page, most: int = MOST) -> tuple[Region, ...]:
         for line in lines:
             found.setdefault(line.ref, why)  # type: ignore[arg-type]
     some = list(found.items())[:most]
-    return tuple(Region(by_ref[ref], rank, why) for rank, (ref, why) in enumerate(some, 1))
+    return tuple(Focus(by_ref[ref], rank, why) for rank, (ref, why) in enumerate(some, 1))
 
 
 def _anchor(target: str | None, lines: Sequence[Line]) -> Iterator[Line]:
@@ -64,7 +64,7 @@ def _anchor(target: str | None, lines: Sequence[Line]) -> Iterator[Line]:
 # ---- in words
 
 
-def said(found: Sequence[Region], speech: Any) -> str:
+def said(found: Sequence[Focus], speech: Any) -> str:
     """A look. `speech`: in which the page has been said last."""
     words = [speech.named(one.line) for one in found]
     return " ".join([*words, STOP])
@@ -92,7 +92,7 @@ def parsed(text: str) -> list[str] | Refusal:
     return refs
 
 
-def judged(text: str, found: Sequence[Region], speech: Any) -> Verdict:
+def judged(text: str, found: Sequence[Focus], speech: Any) -> Verdict:
     """1 where exactly what matters is named, in any order; else 0 with the first mistake."""
     refs = parsed(text)
     if isinstance(refs, Refusal):
@@ -118,19 +118,19 @@ def rows(path: Path, tasks: Sequence[str], n: int) -> Iterator[dict[str, Any]]:
         for number, page in enumerate(one.pages):
             told = [
                 {
-                    "line": page.lines.index(region.line),
-                    "role": region.line.role,
-                    "name": region.line.name,
-                    "why": region.why,
+                    "line": page.lines.index(focus.line),
+                    "role": focus.line.role,
+                    "name": focus.line.name,
+                    "why": focus.why,
                 }
-                for region in regions(page)
+                for focus in focuses(page)
             ]
             yield {
                 "task": one.task,
                 "seed": one.seed,
                 "page": number,
                 "asked": one.utterance,
-                "regions": told,
+                "focuses": told,
             }
 
 

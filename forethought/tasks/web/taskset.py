@@ -242,7 +242,7 @@ class Web(Taskset):
 
     def look(self, task: Task) -> str:
         """What matters on the first page."""
-        return blinking.said(blinking.regions(task.state.shown.pages[0]), task.state.begin()[0])
+        return blinking.said(blinking.focuses(task.state.shown.pages[0]), task.state.begin()[0])
 
     def later_looks(self, task: Task) -> list[str]:
         """On each page after it."""
@@ -250,7 +250,7 @@ class Web(Taskset):
         for last, page in pairwise(task.state.shown.pages):
             speech.plan(last.steps, "")  # draws the slots that a demonstration draws
             speech.page(page.lines)
-            found.append(blinking.said(blinking.regions(page), speech))
+            found.append(blinking.said(blinking.focuses(page), speech))
         return found
 
     def parse_look(self, task: Task, text: str) -> Verdict:
@@ -260,7 +260,7 @@ class Web(Taskset):
 
     def judge_look(self, task: Task, text: str) -> Verdict:
         """Exactly what matters on the first page."""
-        return blinking.judged(text, blinking.regions(task.state.shown.pages[0]), task.state.begin()[0])
+        return blinking.judged(text, blinking.focuses(task.state.shown.pages[0]), task.state.begin()[0])
 
     def thoughts(self, task: Task) -> list[str]:
         """Before each turn of acting: its steps in words."""

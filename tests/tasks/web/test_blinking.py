@@ -39,18 +39,18 @@ PAGE = Page(
 
 
 def test_what_steps_touch_comes_first_and_then_their_anchors():
-    found = blinking.regions(PAGE)
+    found = blinking.focuses(PAGE)
     assert [(one.line.ref, one.rank, one.why) for one in found] == [
         ("d", 1, "touched"),
         ("e", 2, "touched"),
         ("c", 3, "anchor"),
     ]
-    assert [one.line.ref for one in blinking.regions(PAGE, most=2)] == ["d", "e"]
+    assert [one.line.ref for one in blinking.focuses(PAGE, most=2)] == ["d", "e"]
 
 
 def test_an_element_that_is_touched_twice_is_one_region():
     again = Page(lines=LINES, steps=PAGE.steps[:1] * 2, refs=("d", "d"))
-    assert [one.line.ref for one in blinking.regions(again)] == ["d", "c"]
+    assert [one.line.ref for one in blinking.focuses(again)] == ["d", "c"]
 
 
 def speech() -> Speech:
@@ -60,7 +60,7 @@ def speech() -> Speech:
 
 
 def test_a_look_is_judged_by_what_it_names():
-    own, found = speech(), blinking.regions(PAGE)
+    own, found = speech(), blinking.focuses(PAGE)
     look = blinking.said(found, own)
     d, e, c, a = (own.ref_of(LINES[i]) for i in (3, 4, 2, 0))
     assert look.split()[-1] == "</blink>" and "on" not in look.split()
@@ -121,7 +121,7 @@ def test_the_command_writes_rows(tmp_path):
     command = [sys.executable, "-m", "forethought.tasks.web.blinking", "--tasks", "login-user", "--n", "1"]
     subprocess.run([*command, "--out", str(out)], check=True, timeout=60)
     [row] = map(json.loads, out.read_text("utf-8").splitlines())
-    assert row["task"] == "login-user" and len(row["regions"]) == 3
-    assert {one["why"] for one in row["regions"]} <= {"touched", "anchor"}
+    assert row["task"] == "login-user" and len(row["focuses"]) == 3
+    assert {one["why"] for one in row["focuses"]} <= {"touched", "anchor"}
     path = Path(str(files("forethought.tasks.web"))) / "demonstrations.jsonl.gz"
     assert next(blinking.rows(path, ["login-user"], 1)) == row
