@@ -149,7 +149,7 @@ def test_the_task_is_a_family_or_a_recipes(trained, model, tmp_path):
             None,
             [],
             r"model is a model: say on which task .* --task NAME .*families: blocksworld, desk, "
-            r"environment, math, text",
+            r"environment, math, screens, text",
         ),
         ("org/name", None, [], r"org/name is not a run directory; for a model on the hub: say on which task"),
         ("model", "desc", [], "--task: unknown task 'desc'; did you mean 'desk'"),
