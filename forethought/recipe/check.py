@@ -154,6 +154,7 @@ def _check_machine(recipe: Recipe) -> None:
     at_least("engine.pack_tokens", engine.tokens, 1)
     at_least("engine.sample_rows", engine.rows, 1)
     at_least("engine.prefix_cache", 0 if engine.prefix_cache == "auto" else engine.prefix_cache, 0)
+    at_least("engine.share_from", 0 if engine.share_from == "auto" else engine.share_from, 0)
     at_least("adapter.rank", adapter.rank, 1)
     above("adapter.alpha", adapter.alpha, 0)
 

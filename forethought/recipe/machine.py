@@ -7,6 +7,8 @@ from typing import Literal
 
 # what engine.pack_tokens and engine.sample_rows are for "auto" on a CPU
 PACK_TOKENS, SAMPLE_ROWS = 8192, 1024
+# what engine.share_from is for "auto", in models of so many parameters and more
+SHARE_FROM, SHARE_ABOVE = 32, 4_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,10 @@ class EngineSpec:
     prefix_cache: int | Literal["auto"] = "auto"
     """MiB of keys and values that stay between calls, so that a turn costs its own tokens. 0: none.
     `auto`: a sixteenth of the machine's memory, or of its GPU's."""
+    share_from: int | Literal["auto"] = "auto"
+    """Least tokens with which prompts of a training batch have to begin alike so that these are computed once
+    for all of them: the same gradient but for its last bits. `auto`: 32 from 4M parameters on, and nothing
+    below. 0: nothing."""
 
     @property
     def asked(self) -> int:
@@ -101,6 +107,12 @@ class EngineSpec:
     def tokens(self) -> int:
         """`pack_tokens`, or what auto is where nothing is known of the memory."""
         return PACK_TOKENS if self.pack_tokens == "auto" else self.pack_tokens
+
+    def shared(self, parameters: int) -> int:
+        """`share_from` for a model of so many parameters."""
+        if self.share_from == "auto":
+            return SHARE_FROM if parameters >= SHARE_ABOVE else 0
+        return self.share_from
 
     @property
     def rows(self) -> int:

@@ -23,6 +23,8 @@ from forethought.recipe.guarding import IsolationSpec as IsolationSpec
 from forethought.recipe.guarding import ProbeSpec as ProbeSpec
 from forethought.recipe.machine import PACK_TOKENS as PACK_TOKENS
 from forethought.recipe.machine import SAMPLE_ROWS as SAMPLE_ROWS
+from forethought.recipe.machine import SHARE_ABOVE as SHARE_ABOVE
+from forethought.recipe.machine import SHARE_FROM as SHARE_FROM
 from forethought.recipe.machine import AdapterSpec as AdapterSpec
 from forethought.recipe.machine import EngineSpec as EngineSpec
 from forethought.recipe.machine import ModelSpec as ModelSpec

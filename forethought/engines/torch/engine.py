@@ -26,6 +26,7 @@ from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.native import library, weights
 from forethought.engines.torch.forest.paths import Paths
+from forethought.engines.torch.forest.prefixes import joined
 from forethought.engines.torch.forest.vocabulary import mark
 from forethought.engines.torch.loss import losses, objectives
 from forethought.engines.torch.loss.token_stats import stats_of
@@ -95,6 +96,7 @@ class TorchEngine(Surgery):
         self.notes = [*loaded.notes, *notes_of(model, self.tokenizer, self.source, adapter)]
         self.packs = memory.Size("engine.pack_tokens", spec.pack_tokens, PACK_TOKENS)
         self.rows = memory.Size("engine.sample_rows", spec.sample_rows, SAMPLE_ROWS)
+        self.share_from = spec.shared(self.parameters)
         self._stops: dict[tuple[str, ...], Stops] = {}
         self._encoded: dict[str, tuple[int, ...]] = {}
         self.paths = Paths(memory.prefix_bytes(spec.prefix_cache, self.machine.device))
@@ -354,12 +356,12 @@ class TorchEngine(Surgery):
             if s.stream and s.sequence >= 0
         )
 
-    def _rows(self, batch: Batch) -> Iterator[tuple[list[int], Row]]:
+    def _rows(self, batch: Batch) -> Iterator[tuple[Sequence[int], Row]]:
         for indices, segments in self._packs(batch):
             self.packs.running = partial(memory.pack_piece, segments)
             yield indices, row_of(segments, self.machine.device, self.context)
 
-    def _packs(self, batch: Batch) -> Iterator[tuple[list[int], Sequence[Segment]]]:
+    def _packs(self, batch: Batch) -> Iterator[tuple[Sequence[int], Sequence[Segment]]]:
         self.paths.clear()  # what is measured or trained needs the room, and moves no rollout on
         self.packs.estimate(
             self._free(),
@@ -370,7 +372,8 @@ class TorchEngine(Surgery):
                 memory.longest_path(batch.segments),
             ),
         )
-        return packs(batch.segments, self.packs.now)
+        for indices, segments in packs(batch.segments, self.packs.now):
+            yield joined(indices, segments, self.share_from)
 
     def _free(self) -> float | None:
         """Bytes of the device that nothing will claim before the next update; None where nobody can say."""

@@ -60,7 +60,7 @@ class Paths:
         """The longest beginning of `tokens` that is kept under these cuts, to be read now."""
         for mark in reversed(list(_marks(tokens))) if self._kept else ():
             kept = self._kept.get((policy, cuts, mark))
-            if kept and (n := _common(kept.tokens, tokens)) > kept.start:
+            if kept and (n := common(kept.tokens, tokens)) > kept.start:
                 self._read(kept.block)
                 return Found(kept, n)
         return None
@@ -148,7 +148,7 @@ def _marks(tokens: Tokens, start: int = 0) -> Iterator[tuple[int, int]]:
             yield end, mark
 
 
-def _common(a: Tokens, b: Tokens) -> int:
+def common(a: Tokens, b: Tokens) -> int:
     """How many tokens two paths have in common. Nearly always all of the shorter one."""
     n = min(len(a), len(b))
     if a[:n] == b[:n]:
