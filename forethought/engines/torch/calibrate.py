@@ -134,6 +134,8 @@ def _turned_over(engine: TorchEngine, learn: Callable[[], object]) -> dict[str, 
     """What it costs to sample from an adapter that has moved, beside the tokens: `publish` adds it into the
     weights that sample, and the first call (`fresh`) makes of them what the products read."""
     asked = [replace(request, policy="one") for request in _requests(1, 1)]
+    learn()
+    engine.optim_step("one")  # one that adds nothing samples as the base does
     engine.publish("one")
     engine.sample(asked)  # copies are made
     learn()

@@ -17,6 +17,7 @@ from forethought.engines.torch.forest.native import steps
 from forethought.engines.torch.forest.native.library import library
 from forethought.engines.torch.forest.native.steps import NativeSteps
 from forethought.engines.torch.forest.native.tree import Tree
+from forethought.engines.torch.forest.packing import forest_of
 from forethought.engines.torch.forest.paths import MARK, Block, Kept, Paths
 from forethought.engines.torch.machine.memory import prefix_bytes
 from forethought.engines.torch.sampling import mixed, prefill, sampler
@@ -310,6 +311,39 @@ def test_executions_after_plans_do_not_compute_the_prompt_again(kind, monkeypatc
     engine.sample([asked(c, i, n=2) for i, c in enumerate(contexts)])
     said = [{p.token_ids[:k] for p in row for k in range(1, len(p.token_ids) + 1)} for row in plans]
     assert counts == [80, sum(map(len, said))]  # the plans, less what siblings have in common
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama"])
+def test_what_prompts_of_other_tasks_begin_with_is_read_once(kind, monkeypatch):
+    """In one call and in the next one, whatever is asked of each."""
+    engine = made(kind)
+    counts, rules = counted(monkeypatch, engine), words(random.Random(0), 40)
+    contexts = [(*rules, 3 + i, *words(random.Random(i), 5 + i)) for i in range(8)]
+    engine.sample([asked(c, i, n=1 + i % 2) for i, c in enumerate(contexts[:4])])
+    assert sum(counts) == sum(len(s.token_ids) for s in forest_of(contexts[:4])[0]) < 100
+    counts.clear()
+    engine.sample([asked(c, i) for i, c in enumerate(contexts[4:])])
+    assert sum(counts) == sum(len(s.token_ids) for s in forest_of(contexts[4:])[0]) - len(rules)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama"])
+def test_adapters_that_add_nothing_yet_read_a_prompt_once(kind, monkeypatch):
+    """They speak with the weights of the base, until they have trained; by then nobody else does."""
+    engine, prompt = made(kind), words(random.Random(0), 40)
+    for policy in ("plan", "act"):
+        engine.fork("base", policy)
+    counts = counted(monkeypatch, engine)
+    say = lambda policy: engine.sample([asked(prompt, 1, policy=policy)])[0][0]  # noqa: E731
+    plan, act = say("plan"), say("act")
+    assert counts == [40, 1] and plan.token_ids == act.token_ids
+    assert not engine.weights.merged
+    stir(engine, "plan", scale=1.0)
+    moved = say("plan")
+    assert (moved.version, act.version) == (1, 0) and moved.logprobs != plan.logprobs
+    assert equal(engine, [[[say("act")]]], [[[act]]]) and counts == [40, 1, 40, 1]
+    stir(engine, "act")
+    say("act")
+    assert engine.kernel_weights._seen.keys() == {"plan", "act"}
 
 
 # Paths by hand ----------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, source: st
 
 def read_policies(policies: Policies, directory: Path) -> None:
     """Load the weights; adapters and copies are made or dropped until they match the directory."""
-    policies.merged.clear()
+    policies.publish(BASE)  # whatever samples is made anew
     if (directory / BASE / WEIGHTS).exists():
         _read_model(policies, BASE, directory / BASE)
         policies.base_moved = True

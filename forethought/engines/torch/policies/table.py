@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # PEFT is imported by what needs an adapter (see `lora.py`)
     from peft.tuners.lora import LoraLayer
 
 MERGE_BELOW = 200_000_000  # parameters of a base that is worth keeping twice
+# the factor of LoRA that begins as zero (of an embedding it is the other one)
+NOTHING = re.compile(r"lora_(B|embedding_A)\.")
 
 
 class Policies:
@@ -45,6 +47,7 @@ class Policies:
         self.frozen: set[str] = set()  # adapters and copies that never change
         self.merged: dict[str, torch.nn.Module] = {}  # adapter -> the base with it added in, for sampling
         self.active = BASE
+        self._speakers: dict[str, str] = {}  # adapter -> whose weights it samples with, until it is published
         self._own: dict[str, dict[str, torch.nn.Parameter]] = {}  # until the set of policies changes
         self.size = sum(p.numel() for p in model.parameters())
         self.packed = any(not p.is_floating_point() for p in model.parameters())  # four bits a number
@@ -81,6 +84,16 @@ class Policies:
             self.publish(name)
         return self.merged[name]
 
+    def speaker(self, name: str) -> str:
+        """Whose weights a policy samples with: the base's, as long as its adapter was published as one that
+        adds nothing, as it begins. What others have read under them it has read, too."""
+        if name not in self.adapters:
+            return name
+        if name not in self._speakers:
+            zero = (p for key, p in self.parameters(name).items() if NOTHING.search(key))
+            self._speakers[name] = name if any(p.any() for p in zero) else BASE
+        return self._speakers[name]
+
     def on_base(self, name: str) -> bool:
         """Whether a policy is sampled from through the base's own weights: the base itself, and adapters that
         are not added in."""
@@ -102,8 +115,10 @@ class Policies:
     def publish(self, name: str) -> None:
         """Bring the merged copy of an adapter up to date: W + scale * B A, computed anew from the base each
         time. Who never samples has none."""
+        self._speakers.pop(name, None)
         if name == BASE:
             self.merged.clear()  # they stand on a base that has moved
+            self._speakers.clear()
         if name in self.merged:
             lora.add(self.merged[name], self.base, name)
 
@@ -240,6 +255,7 @@ class Policies:
                 warnings.simplefilter("ignore", UserWarning)  # that it was the active one: ours is set below
                 self.peft.delete_adapter(name)
             self.merged.pop(name, None)
+            self._speakers.pop(name, None)
             self.adapters.remove(name)
             self.active = ""
             self.model(BASE)

@@ -20,10 +20,12 @@ from forethought.engines.torch.sampling.slots import by_torch
 def runs_of(weights: Policies, policies: Sequence[str]) -> list[list[str]]:
     """The policies of each run. One run for all, but where several go through a model's own modules, which
     PEFT has to switch."""
-    switched = [p for p in policies if weights.on_base(p)][1:]
+    speakers = {policy: weights.speaker(policy) for policy in policies}
+    switched = [s for s in dict.fromkeys(speakers.values()) if weights.on_base(s)][1:]
     switched = switched if switched and not _separable(weights) else []
-    rest = [p for p in policies if p not in switched]
-    return [run for run in (rest, *([p] for p in switched)) if run]
+    runs = [[p for p in policies if speakers[p] == s] for s in switched]
+    rest = [p for p in policies if speakers[p] not in switched]
+    return [run for run in (rest, *runs) if run]
 
 
 @contextmanager
@@ -32,14 +34,19 @@ def sampling(
 ) -> Iterator[Routes]:
     """What samples from these policies, one of `runs_of`, inside. To be entered under the machine's
     autocast."""
+    speakers = {policy: weights.speaker(policy) for policy in policies}
+    asked = list(dict.fromkeys(speakers.values()))
     with ExitStack() as stack:
-        routes = _adapters(weights, [p for p in policies if weights.on_base(p)], kernel_weights)
-        for policy in policies:
+        routes = _adapters(weights, [p for p in asked if weights.on_base(p)], kernel_weights)
+        for policy in asked:
             if policy not in routes:
                 model = stack.enter_context(weights.sampling(policy))
                 steps = kernel_weights.steps(policy, model, machine.bf16, machine.kernels, context)
                 routes[policy] = Route(steps, steps.enter)
-        yield Routes(routes)
+        kernel_weights.named |= set(policies)
+        if BASE not in kernel_weights.named and BASE not in map(weights.speaker, weights.adapters):
+            kernel_weights.drop(BASE)  # nobody speaks with it any more
+        yield Routes({policy: routes[speaker] for policy, speaker in speakers.items()})
 
 
 def _adapters(weights: Policies, policies: Sequence[str], kernel_weights: KernelWeights) -> dict[str, Route]:

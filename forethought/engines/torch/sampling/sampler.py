@@ -10,6 +10,7 @@ has to be saved to resume.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class KernelWeights:
 
     def __init__(self, paths: Paths | None = None):
         self.paths = paths or Paths(0)
+        self.named: set[str] = set()  # policies that somebody has sampled from
         self._seen: dict[str, _Read] = {}
         self._angles: tuple[int, tuple[torch.Tensor, torch.Tensor]] = (0, ())
 
@@ -92,7 +94,7 @@ class KernelWeights:
     def _look(self, policy: str, model: torch.nn.Module) -> tuple[_Read, bool]:
         """The policy's weights, and whether they have moved since they were last looked at."""
         seen = self._seen.get(policy)
-        tensors = seen.tensors if seen and seen.model is model else list(model.parameters())
+        tensors = seen.tensors if seen and seen.model is model else _weights_of(policy, model)
         places, versions = [p.data_ptr() for p in tensors], [p._version for p in tensors]
         if not seen or seen.model is not model or seen.places != places:
             seen = self._seen[policy] = _Read(model, tensors, places, [])
@@ -118,6 +120,12 @@ class KernelWeights:
         """Forget a policy that is gone."""
         self._seen.pop(policy, None)
         self.paths.drop(policy)
+
+
+def _weights_of(policy: str, model: torch.nn.Module) -> list[torch.Tensor]:
+    """Without the adapters of others."""
+    own = re.compile(rf"\.lora_\w+\.{re.escape(policy)}(\.|$)")
+    return [p for name, p in model.named_parameters() if "lora_" not in name or own.search(name)]
 
 
 class Sampler:
