@@ -1,17 +1,19 @@
 """What `forethought train --dry-run --json` says a run will take, against what the run takes: seconds and
 peak memory by part, at three sizes of model.
 
-    python benchmarks/estimates.py [--sizes 1M,25M,135M] [--model PATH] [--json FILE]
+    python benchmarks/estimates.py [--sizes 1M,25M,135M] [--model PATH] [--cpu] [--json FILE]
 
 The estimate times this machine at the model's shape first, and keeps that; the run then trains a small
 recipe: imitation, reinforcement of the planner, evaluations and probes. A ratio is estimate / measured. Parts
 of less than `LEAST` seconds are shown and not judged. `--model`: a row for this model too, with LoRA.
+`--cpu`: seconds of processor time on one thread, timed anew, for a machine that does other work.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -70,17 +72,32 @@ def recipe_of(size: str, model: str = "") -> str:
     )
 
 
-def measured(recipe: str, folder: Path) -> tuple[dict, dict]:
+# What Python runs first in every process of a comparison in processor time.
+PROCESSOR_TIME = "import time\ntime.perf_counter = time.process_time\n"
+
+
+def surroundings(folder: Path, cpu: bool) -> dict[str, str]:
+    """Environment variables of the processes that are compared."""
+    if not cpu:
+        return dict(os.environ)
+    (folder / "sitecustomize.py").write_text(PROCESSOR_TIME, encoding="utf-8")
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+    own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    return {**os.environ, **own}
+
+
+def measured(recipe: str, folder: Path, cpu: bool = False) -> tuple[dict, dict]:
     """(the object of the dry run, part -> {"seconds", "peak_bytes"} of the run)."""
+    env = surroundings(folder, cpu)
     path = folder / "estimates.toml"
     path.write_text(recipe, encoding="utf-8")
     (folder / "spread.py").write_text(SPREAD, encoding="utf-8")
     command = [sys.executable, "-m", "forethought", "train", str(path)]
     said = subprocess.run(
-        [*command, "--dry-run", "--json"], check=True, capture_output=True, text=True
+        [*command, "--dry-run", "--json"], check=True, capture_output=True, text=True, env=env
     ).stdout
     out = folder / "run"
-    subprocess.run([*command, "--out", str(out), "--plain"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--out", str(out), "--plain"], check=True, stdout=subprocess.DEVNULL, env=env)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return json.loads(said), totals(lines)
 
@@ -130,6 +147,7 @@ def main() -> None:
     )
     parser.add_argument("--sizes", default=",".join(SIZES))
     parser.add_argument("--model", default="", help="a model of the last size, for a row with LoRA")
+    parser.add_argument("--cpu", action="store_true", help="compare processor time of one thread")
     parser.add_argument("--json", type=Path, help="write all numbers there")
     args = parser.parse_args()
     asked = [(size, "") for size in args.sizes.split(",") if size]
@@ -138,7 +156,7 @@ def main() -> None:
     rows = []
     for size, model in [*asked, *([("135M", args.model)] if args.model else [])]:
         with tempfile.TemporaryDirectory() as folder:
-            said, found = measured(recipe_of(size, model), Path(folder))
+            said, found = measured(recipe_of(size, model), Path(folder), args.cpu)
         rows.append(row_of(f"{size} LoRA" if model else size, said, found))
         print(*table(rows)[-1:], sep="\n", flush=True)
     print("", "estimate / measured (ratio)", *table(rows), sep="\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -21,6 +23,16 @@ def test_every_row_is_a_recipe_that_can_run(size, model):
     recipe = from_dict(tomllib.loads(estimates.recipe_of(size, model)))
     check(recipe)
     assert recipe.model.path == model
+
+
+def test_processor_time_is_what_the_compared_processes_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    assert estimates.surroundings(tmp_path, cpu=False)["PYTHONPATH"] == "elsewhere"
+    env = estimates.surroundings(tmp_path, cpu=True)
+    assert env["PYTHONPATH"].split(os.pathsep) == [str(tmp_path), "elsewhere"]
+    said = "import time; print(time.perf_counter is time.process_time)"
+    done = subprocess.run([sys.executable, "-c", said], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 def test_a_row_by_hand():
