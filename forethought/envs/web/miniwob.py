@@ -53,7 +53,9 @@ LISTS = {"web-12": WEB_12, "miniwob-56": MINIWOB_56}
 BEGIN = """([seed]) => {
   if (core.ownTime === undefined) core.ownTime = core.EPISODE_MAX_TIME;
   core.EPISODE_MAX_TIME = LIMIT;
-  if (document.activeElement) document.activeElement.blur(); // a used page begins as a fresh one
+  // a used page begins as a fresh one: nothing has the focus, and screen readers were told nothing
+  if (document.activeElement) document.activeElement.blur();
+  for (const said of document.querySelectorAll("[role=status]")) said.textContent = "";
   core.endEpisode(0);
   Math.seedrandom(String(seed));
   core.startEpisodeReal();
