@@ -147,6 +147,8 @@ class Web(Taskset):
         self.budgets = _budgets(found, self._words, self.stepwise)
         if self.stepwise or self.disturb:  # a popup shows any page again
             self.observation = max(map(self._longest_page, self.longest(16))) + POPUP
+        elif self._words.numbered:  # the longest pages are not those of the longest episodes
+            self.observation = max(map(self._longest_page, self._widest(16))) + POPUP
         self._bridge, self._browser = Bridge(), None
 
     def _shipped(self) -> tuple[Path, Vocabulary]:
@@ -203,6 +205,12 @@ class Web(Taskset):
         """Those with the most to read on all their pages."""
         every = [(one, *key) for key, there in self._found.items() for some in there.values() for one in some]
         every.sort(key=lambda x: -sum(len(line.name) + 8 for page in x[0].pages for line in page.lines))
+        return [self._task(*one) for one in every[:n]]
+
+    def _widest(self, n: int) -> list[Task]:
+        """Those with the most to read on one page."""
+        every = [(one, *key) for key, there in self._found.items() for some in there.values() for one in some]
+        every.sort(key=lambda x: -max(sum(len(line.name) + 8 for line in page.lines) for page in x[0].pages))
         return [self._task(*one) for one in every[:n]]
 
     def _longest_page(self, task: Task) -> int:
