@@ -14,7 +14,9 @@ from tolerance import rounding
 from torch_kit import SIZE, engine_of, forest, model_of, stir
 
 from forethought.core.types import Batch
+from forethought.engines.torch.forest import heads
 from forethought.engines.torch.forest.heads import logits_of
+from forethought.engines.torch.forest.native.instructions import DOTS, ROUNDED
 from forethought.engines.torch.forest.native.library import library, why_not
 from forethought.engines.torch.loss import distributions, objectives
 from forethought.recipe.schema import OptimSpec
@@ -205,6 +207,17 @@ def test_blocks_change_nothing(rows, monkeypatch):
         )
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=rounding([1.0]))
+
+
+@pytest.mark.parametrize(("way", "kind"), [(ROUNDED, torch.float32), (DOTS, torch.bfloat16)])
+def test_a_large_head_is_not_emulated_in_bf16(way, kind, monkeypatch):
+    if library() is None:
+        pytest.skip("the kernels are not built here")
+    monkeypatch.setattr(heads, "LARGE", 16)
+    monkeypatch.setattr(library(), "products", library().products._replace(way=way))
+    head, _ = head_of("plain", torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert head(inputs(torch.float32)[0]).dtype == kind
 
 
 @pytest.mark.parametrize("kind", ["plain", "tied", "frozen", "adapter"])
