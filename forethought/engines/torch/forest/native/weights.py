@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
@@ -15,6 +16,7 @@ from forethought.engines.torch.forest.native.train import crew, hooked_below
 from forethought.engines.torch.forest.vocabulary import NEVER, empty_of
 
 Pointer = ctypes.c_void_p
+LARGE = 1 << 22  # bytes of matrices that several threads pack
 
 
 class _Layer(ctypes.Structure):
@@ -93,7 +95,10 @@ class Weights:
     ):
         self.lib, self.way = library(), way_of(bf16)
         self._held: list[torch.Tensor] = []  # what the pointers point to
-        self._copies: list[Callable[[], None]] = []  # how each copied matrix and bias is brought up to date
+        self._copies: list[Callable[[], None]] = []  # how each copied bias is brought up to date
+        self._packs: list[
+            tuple[int, Callable[[], None]]
+        ] = []  # and each matrix, with how many numbers it has
         self.refreshes, self.bytes = True, 0  # bytes of the matrices, which every token reads
         inner, config = decoder.inner, model.config.get_text_config()
         self.layers, self.kv_heads, self.d = len(inner.layers), decoder.kv_heads, decoder.d
@@ -122,6 +127,7 @@ class Weights:
             head,
             layers,
         )
+        self._pack()
 
     def turn(self, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Other angles, of more positions."""
@@ -160,9 +166,22 @@ class Weights:
     def refresh(self) -> bool:
         """Bring everything up to date with weights that moved in place; False where some are not read where
         they stand (adapters, bf16)."""
-        for copy in self._copies if self.refreshes else ():
-            copy()
+        if self.refreshes:
+            self._pack()
+            for copy in self._copies:
+                copy()
         return self.refreshes
+
+    def _pack(self) -> None:
+        """On the crew's threads, the largest matrices first."""
+        packs = [pack for _, pack in sorted(self._packs, key=lambda pair: -pair[0])]
+        if crew.threads == 1 or self.bytes < LARGE:
+            for pack in packs:
+                pack()
+        else:
+            with ThreadPoolExecutor(crew.threads) as pool:
+                for _ in pool.map(lambda pack: pack(), packs):
+                    pass
 
     def _float(self, x: torch.Tensor) -> Pointer:
         self._held.append(x.detach().float().contiguous())
@@ -181,7 +200,8 @@ class Weights:
         first = 0
         for w, linear in zip(weights, linears, strict=True):
             self.refreshes &= w.data_ptr() == linear.weight.data_ptr()
-            self._copy(self.lib.ft_pack_rows, first, len(w), columns, address(w), address(packed), self.way)
+            given = first, len(w), columns, address(w), address(packed), self.way
+            self._packs.append((w.numel(), partial(self.lib.ft_pack_rows, *given)))
             first += len(w)
         self._held.extend([packed, *weights])
         return address(packed), self._bias(linears, without)
