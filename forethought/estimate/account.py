@@ -191,7 +191,9 @@ def training_flops(
     N). Gradient checkpointing computes the layers once more, the losses their head where `head_again`; the KL
     to a reference is one more forward."""
     forward, head = forward_flops(shape, tokens, context), tokens * 2 * shape.vocabulary * shape.width
-    again = (forward - head if recipe.engine.gradient_checkpointing else 0) + (head if head_again else 0)
+    again = (forward - head if recipe.engine.gradient_checkpointing is True else 0) + (
+        head if head_again else 0
+    )
     backward = 1 if weights_of(recipe, stage) == "adapter" else 2
     return (1 + backward + bool(stage.ref_kl)) * forward + again
 

@@ -159,11 +159,15 @@ def _training(
     tokens = micro_batch(recipe, lengths, work)
     layer = activations(shape, number)
     between = shape.width * max(number.stored, 2)
-    kept = shape.layers * between + layer if recipe.engine.gradient_checkpointing else shape.layers * layer
+    kept = (
+        shape.layers * between + layer
+        if recipe.engine.gradient_checkpointing is True
+        else shape.layers * layer
+    )
     # which query sees which key, in fp32 and as it is computed with
     blocks = tokens * lengths.path * (4 + number.computed)
     cast = _cast(shape, number)
-    if cast and recipe.engine.gradient_checkpointing:  # a layer or the head at a time
+    if cast and recipe.engine.gradient_checkpointing is True:  # a layer or the head at a time
         cast = {name: 2.0 * max(shape.layer, shape.vocabulary * shape.width) for name in cast}
     return {
         **cast,

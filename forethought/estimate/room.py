@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.core.errors import RecipeError, UserError
+from forethought.core.free import free_memory
 from forethought.estimate.hardware import GIB, Hardware, cpu, this_machine
 from forethought.estimate.memory import MERGE_BELOW, NF4, Parts
 from forethought.estimate.shapes import shape_of
@@ -23,7 +24,6 @@ from forethought.recipe.check import check
 from forethought.recipe.layout import policy_of, trains_whole, weights_of
 from forethought.recipe.schema import ModelSpec, Recipe, TrainingSpec
 
-PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 MOST_HEADER = 100 << 20  # bytes, as safetensors has it
 # settings that take less, from the one that changes least
 TRIALS: tuple[tuple[str, ...], ...] = (
@@ -153,18 +153,3 @@ def _tensors(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield name, tuple(int(n) for n in said["shape"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
         return
-
-
-def free_memory(proc: Path = PROC, cgroup: Path = CGROUP) -> float:
-    """Bytes that this process can still have: what the kernel says is available, and no more than its control
-    group allows it in all. 0 where nobody can say."""
-    try:
-        said = re.search(r"^MemAvailable:\s*(\d+) kB", (proc / "meminfo").read_text(encoding="utf-8"), re.M)
-    except OSError:
-        return 0
-    free = int(said[1]) * 1024 if said else 0
-    try:
-        limit = (cgroup / "memory.max").read_text(encoding="utf-8").strip()
-    except OSError:
-        return free
-    return min(free, int(limit)) if limit.isdecimal() else free

@@ -28,6 +28,7 @@ from forethought.engines.torch.forest.native import library, weights
 from forethought.engines.torch.forest.paths import Paths
 from forethought.engines.torch.forest.prefixes import joined
 from forethought.engines.torch.forest.vocabulary import mark
+from forethought.engines.torch.forest.recompute import recomputing
 from forethought.engines.torch.loss import losses, objectives
 from forethought.engines.torch.loss.token_stats import stats_of
 from forethought.engines.torch.machine import device as machine
@@ -82,7 +83,7 @@ class TorchEngine(Surgery):
         self.config = model.config.get_text_config()
         self.context = context_of(model.config)
         self.parameters = model.num_parameters()  # of the base, before anything lies on it
-        self.weights = Policies(model, adapter, spec.gradient_checkpointing)
+        self.weights = Policies(model, adapter, spec.gradient_checkpointing is True)
         self.weights.base_moved = loaded.moved
         self.optimizers: dict[str, Optimizer] = {}
         self.gradients = Gradients(self.weights, self.config.num_hidden_layers)
@@ -332,9 +333,11 @@ class TorchEngine(Surgery):
             self._check_loss(batch.policy, loss)
             parts.append(metrics)
         for indices, row in self._rows(batch):
-            # Who asks for checkpointing is short of memory: no second copy of all weights, at 2 bytes each,
-            # beside their gradients.
-            with self.machine.autocast(keep=not self.spec.gradient_checkpointing):
+            again = memory.again(self.spec.gradient_checkpointing, self.config, row.segments, self._free())
+            model = self.weights.copies.get(batch.policy, self.weights.base)
+            # Who computes again is short of memory: no second copy of all weights, at 2 bytes each, beside
+            # their gradients.
+            with self.machine.autocast(keep=not again), recomputing(model, again):
                 own = slopes and [slopes[i] for i in indices]
                 loss, metrics = losses.backward(self.weights, batch.policy, row, objective, own)
             self._check_loss(batch.policy, loss)
@@ -368,7 +371,7 @@ class TorchEngine(Surgery):
             lambda: memory.token_bytes(
                 self.config,
                 self.machine.number,
-                self.spec.gradient_checkpointing,
+                self.spec.gradient_checkpointing is True,
                 memory.longest_path(batch.segments),
             ),
         )

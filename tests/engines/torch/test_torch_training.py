@@ -15,8 +15,10 @@ from forethought.core.errors import RecipeError
 from forethought.core.metrics import reduce
 from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.base import UpdateRefused
+from forethought.engines.torch.forest.decoder import Decoder
 from forethought.engines.torch.forest.forward import hidden_of, targets_of
 from forethought.engines.torch.loss import objectives
+from forethought.engines.torch.machine import memory
 from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
@@ -348,6 +350,33 @@ def test_layers_computed_again_give_the_same_gradient_without_dropout(kind, poli
     close(results[1][1], results[0][1])
     assert calls == [1, 2]
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["c", "torch"])
+@pytest.mark.parametrize(("free", "again"), [(1.0, True), (1e12, False), (0.0, False)])  # 0: nobody can say
+def test_layers_are_computed_again_where_memory_is_short(layers, free, again, monkeypatch):
+    fields, objective = STREAMS["sft"]
+    batch = Batch(policy="base", segments=tuple(forest(9, roots=3, **fields)))
+    seen, hidden = [], Decoder.hidden
+
+    def watched(self, *args, recompute: bool, **others):
+        seen.append(recompute)
+        return hidden(self, *args, recompute=recompute, **others)
+
+    monkeypatch.setattr(Decoder, "hidden", watched)
+    monkeypatch.setattr(memory, "free_memory", lambda: free)
+    monkeypatch.setattr(memory, "held_back", lambda: 0)
+    monkeypatch.setattr(memory, "LOOKED_AT", 0)
+    found = [
+        packed(
+            engine_of(model_of("llama", head_dim=16), gradient_checkpointing=asked, layers=layers),
+            batch,
+            objective,
+        )[1]
+        for asked in (False, "auto")
+    ]
+    assert seen == [False, again]
+    assert same(*found)
 
 
 def test_a_backward_pass_in_another_thread_still_knows_the_forest():

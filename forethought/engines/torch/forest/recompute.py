@@ -7,8 +7,8 @@ another thread).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -37,6 +37,18 @@ def recomputes(model: torch.nn.Module) -> bool:
     """Whether `recompute` has been asked for it: the written-out decoder does not call the layers' own
     forward."""
     return getattr(model, "recomputes", False)
+
+
+@contextmanager
+def recomputing(model: torch.nn.Module, wanted: bool) -> Iterator[None]:
+    """Inside, if it is wanted, the written-out decoder of `model` computes its layers again; other models go
+    on as they are."""
+    before = recomputes(model)
+    model.recomputes = before or wanted
+    try:
+        yield
+    finally:
+        model.recomputes = before
 
 
 def _twice(forward: Callable) -> Callable:

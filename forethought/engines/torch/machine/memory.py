@@ -19,6 +19,7 @@ import torch
 from transformers import PretrainedConfig
 
 from forethought.core.errors import UserError
+from forethought.core.free import free_memory, held_back
 from forethought.core.parts import process_peak
 from forethought.core.types import Request, Segment
 from forethought.engines.base import Tell
@@ -28,6 +29,7 @@ T = TypeVar("T")
 # of the free memory that an estimate may fill: the rest is for what it does not see, and for fragments
 SHARE = 0.7
 MOST = 4  # times the usual size: what auto goes up to on a GPU; beyond that nothing gets faster
+LOOKED_AT = 1 << 28  # bytes of a pack that may be too many
 FEWEST = 64  # what an estimate never goes below; running out of memory does
 SAID = re.compile(
     "can't allocate memory|not enough memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
@@ -248,6 +250,21 @@ def token_bytes(config: PretrainedConfig, number: int, checkpointing: bool, path
     head = getattr(config, "head_dim", None) or width // heads
     kv = (getattr(config, "num_key_value_heads", None) or heads) * head
     layer = number * (4 * _inner(config) + 4 * heads * head + 4 * kv + 2 * width) + 16 * width
+def again(
+    asked: bool | Literal["auto"], config: PretrainedConfig, segments: Sequence[Segment], room: float | None
+) -> bool:
+    """Whether a pack's layers are computed again in the backward pass. For auto: where what they would keep
+    does not fit; `room` bytes are free, None: of the machine's memory, what the process can still have. Small
+    packs are not looked at."""
+    if asked != "auto":
+        return asked
+    needs = sum(len(s.token_ids) for s in segments) * token_bytes(config, 4, False, longest_path(segments))
+    if needs < LOOKED_AT:
+        return False
+    room = (free_memory() + held_back()) if room is None else room
+    return 0 < room and needs > SHARE * room
+
+
     kept = 4 * layers * width + layer if checkpointing else layers * layer
     return kept + path * (4 + number) + 2 * number * width
 

@@ -1,0 +1,46 @@
+"""How much memory a process can still have."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from pathlib import Path
+
+PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+def free_memory(proc: Path = PROC, cgroup: Path = CGROUP) -> float:
+    """Bytes that this process can still have: what the kernel says is available, and no more than its control
+    group allows it in all. 0 where nobody can say."""
+    try:
+        said = re.search(r"^MemAvailable:\s*(\d+) kB", (proc / "meminfo").read_text(encoding="utf-8"), re.M)
+    except OSError:
+        return 0
+    free = int(said[1]) * 1024 if said else 0
+    try:
+        limit = (cgroup / "memory.max").read_text(encoding="utf-8").strip()
+    except OSError:
+        return free
+    return min(free, int(limit)) if limit.isdecimal() else free
+
+
+class _Heap(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def held_back() -> int:
+    """Bytes that the C library has taken from the system and gives out again; 0 where it does not say."""
+    try:
+        ask = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError, TypeError):
+        return 0
+    ask.restype = _Heap
+    return ask().fordblks
