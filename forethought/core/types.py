@@ -215,6 +215,8 @@ class Request:
     top_k: int = 0  # 0: all tokens
     min_p: float = 0.0  # share of the likeliest token's probability
     seed: int = 0  # the same seed gives the same tokens whatever else is in the batch
+    # number of the step whose update learns from what is said, so that what is computed may be kept; or None
+    update: int | None = None
 
 
 @quick

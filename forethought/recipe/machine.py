@@ -88,8 +88,14 @@ class EngineSpec:
     sample_rows: int | Literal["auto"] = "auto"
     """Most sequences decoded together. `auto`: 1024, on a GPU what its free memory is estimated to hold;
     where memory runs out, half, with the same samples."""
-    gradient_checkpointing: bool = False
-    """Computes activations again in the backward pass instead of keeping them: less memory, more time."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Computes activations again in the backward pass, layer by layer, instead of keeping them: less memory,
+    more time, the same gradient to the bit. `auto`: where those of a pass are estimated not to fit what is
+    free, of models whose layers are written out here (Llama, Qwen2, Qwen3, Mistral)."""
+    reuse_forward: Literal["auto", "on", "off"] = "auto"
+    """Whether an update reads the activations that sampling on the same weights has left, instead of
+    computing its forward pass again; every sixteenth update computes it, and measures the gap between
+    sampler and trainer. `auto`: from 8M parameters on, on a CPU."""
     prefix_cache: int | Literal["auto"] = "auto"
     """MiB of keys and values that stay between calls, so that a turn costs its own tokens. 0: none.
     `auto`: a sixteenth of the machine's memory, or of its GPU's."""

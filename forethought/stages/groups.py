@@ -40,7 +40,7 @@ def groups(s: Setting, k: int, tasks: Sequence[Task]) -> tuple[list[Tree], list[
 
 def grown(s: Setting, tasks: Sequence[Task], seed: int, k: int) -> tuple[list[Tree], dict[str, Metric]]:
     """(the trees of these tasks, rewarded as the stage's recipe says at step `k`; what its functions log)."""
-    trees = s.rollouts.grow(tasks, s.spec.tree, s.policies, seed)
+    trees = s.rollouts.grow(tasks, s.spec.tree, s.policies, seed, update=k)
     return rewarded(s, trees, k)
 
 

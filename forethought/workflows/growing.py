@@ -45,6 +45,7 @@ class Play:
     oracle: Callable[[Task, str, int], Given]  # (task, role, number of the turn) -> what the oracle says
     oracles: frozenset[str] = frozenset()  # roles that the oracle speaks, and no policy
     with_oracle: bool = False  # the oracle's first turn is the last branch under the prompt
+    update: int | None = None  # number of the step whose update learns from the trees
 
     @property
     def leaves(self) -> int:

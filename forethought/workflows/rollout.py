@@ -142,6 +142,7 @@ class Rollouts:
         with_oracle: bool = False,
         first: int = 0,
         places: Sequence[int] | None = None,
+        update: int | None = None,
     ) -> list[Tree]:
         """One tree per task, with as many turns of each role at one place as `tree` says; `tree.oracle` are
         the roles that the oracle speaks.
@@ -150,9 +151,9 @@ class Rollouts:
         `with_oracle`: what the oracle says in the first role stands beside what the policy says, as the last
         branch, and is continued with them, so that a prompt is computed once for both. `first`: the place of
         the first task in a longer list, which then grows part by part as it would at once; `places`: of each
-        task.
+        task. `update`: number of the step whose update learns from the trees; it changes none of them.
         """
-        play = self._play(tree, policies, noise, with_oracle)
+        play = self._play(tree, policies, noise, with_oracle, update)
         at = range(first, first + len(tasks)) if places is None else places
         return self._grown([Growing(play, t, seed_of(seed, i)) for i, t in zip(at, tasks, strict=True)])
 
@@ -178,7 +179,14 @@ class Rollouts:
         ]
         return self._grown(growing)
 
-    def _play(self, tree: TreeSpec, policies: Mapping[str, str], noise: bool, with_oracle: bool) -> Play:
+    def _play(
+        self,
+        tree: TreeSpec,
+        policies: Mapping[str, str],
+        noise: bool,
+        with_oracle: bool,
+        update: int | None = None,
+    ) -> Play:
         budgets = {role: tree.tokens.get(role) or most for role, most in self.words.budgets.items()}
         return Play(
             words=self.words,
@@ -196,6 +204,7 @@ class Rollouts:
             oracle=self.oracle,
             oracles=frozenset(tree.oracle),
             with_oracle=with_oracle,
+            update=update,
         )
 
     def _grown(self, growing: list[Growing]) -> list[Tree]:

@@ -412,8 +412,7 @@ class Trajectory:
         asked, self._asks = self._asks, self._asks + 1
         address = (*self.address, asked) if self.address or asked else ()
         budget = play.budgets[role]
-        if play.max_tokens:
-            budget = min(budget, play.max_tokens - self._sampled)
+        budget = min(budget, play.max_tokens - self._sampled) if play.max_tokens else budget
         return Request(
             policy=play.policies[role],
             context=self._before + self._node.token_ids,
@@ -422,6 +421,7 @@ class Trajectory:
             max_tokens=budget,
             **play.settings,
             seed=seed_of(self._tree.seed, role, *address),
+            update=play.update,
         )
 
     def _branched(self, turns: Sequence[int]) -> list[Trajectory]:

@@ -22,13 +22,13 @@ from forethought.core.sight import MARK
 from forethought.core.types import Batch, Completion, Objective, Request, Segment, Side, TokenStats
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.saved import tokenizer_in
+from forethought.engines.torch.forest.activations import ByPolicy, reuses
 from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.native import library, weights
 from forethought.engines.torch.forest.paths import Paths
 from forethought.engines.torch.forest.prefixes import joined
 from forethought.engines.torch.forest.vocabulary import mark
-from forethought.engines.torch.forest.recompute import recomputing
 from forethought.engines.torch.loss import losses, objectives
 from forethought.engines.torch.loss.token_stats import stats_of
 from forethought.engines.torch.machine import device as machine
@@ -101,7 +101,8 @@ class TorchEngine(Surgery):
         self._stops: dict[tuple[str, ...], Stops] = {}
         self._encoded: dict[str, tuple[int, ...]] = {}
         self.paths = Paths(memory.prefix_bytes(spec.prefix_cache, self.machine.device))
-        self.kernel_weights = KernelWeights(self.paths)
+        kept = memory.activation_bytes(self.machine.device) if reuses(spec, self.parameters) else 0
+        self.kernel_weights = KernelWeights(self.paths, ByPolicy(kept, memory.left_bytes(self.config)))
 
     # ---- words
 
@@ -198,6 +199,7 @@ class TorchEngine(Surgery):
         """The weights of `dst` become those of `src`, bit for bit; what samples changes with the next
         `publish`."""
         self.weights.assign(dst, src)
+        self.kernel_weights.left.clear()
 
     def factor(self, dst: str, start: str) -> float:
         """Move what the base has learned since `start` into the adapter `dst`; returns the share of the
@@ -253,7 +255,7 @@ class TorchEngine(Surgery):
                 self._free(), partial(memory.row_bytes, self.config, self.machine.number, asked)
             )
             self.rows.running = partial(memory.rows_piece, asked, self.rows)
-            sampled = self.rows.within(partial(self._sample, run, asked), self.paths.clear)
+            sampled = self.rows.within(partial(self._sample, run, asked), self.kernel_weights.forget)
             for i, out in zip(own, sampled, strict=True):
                 results[i] = out
         return results
@@ -275,9 +277,12 @@ class TorchEngine(Surgery):
         longest = max(len(r.context) + r.max_tokens for r in requests)
         # a table of all positions of a long context may not fit in memory
         reach = min(self.context, 1 << longest.bit_length())
+        updates = self.kernel_weights.left.updates(requests, self.versions, self.optimizers)
         with (
             self.machine.autocast(),
-            mixed.sampling(self.weights, policies, self.kernel_weights, self.machine, reach) as steps,
+            mixed.sampling(
+                self.weights, policies, self.kernel_weights, self.machine, reach, updates
+            ) as steps,
         ):
             return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions)
 
@@ -333,13 +338,13 @@ class TorchEngine(Surgery):
             self._check_loss(batch.policy, loss)
             parts.append(metrics)
         for indices, row in self._rows(batch):
-            again = memory.again(self.spec.gradient_checkpointing, self.config, row.segments, self._free())
-            model = self.weights.copies.get(batch.policy, self.weights.base)
+            again = memory.again(self.spec, self.config, row.segments, self._free())
             # Who computes again is short of memory: no second copy of all weights, at 2 bytes each, beside
             # their gradients.
-            with self.machine.autocast(keep=not again), recomputing(model, again):
+            with self.machine.autocast(keep=not again), self.weights.recomputing(batch.policy, again):
                 own = slopes and [slopes[i] for i in indices]
-                loss, metrics = losses.backward(self.weights, batch.policy, row, objective, own)
+                left = self.kernel_weights.left_by(batch.policy)
+                loss, metrics = losses.backward(self.weights, batch.policy, row, objective, own, left)
             self._check_loss(batch.policy, loss)
             parts.append(metrics)
         return parts
@@ -452,6 +457,7 @@ class TorchEngine(Surgery):
         if self.fingerprint and "base" in meta:
             self._check_base(directory, meta)
         check_tokenizer(self.tokenizer, tokenizer_in(directory), self.source)
+        self.kernel_weights.left.clear()
         read_policies(self.weights, directory)
         self.weights.frozen |= set(meta.get("frozen", ()))
         self.versions = {

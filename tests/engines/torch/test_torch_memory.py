@@ -63,11 +63,11 @@ class Short:
     def __init__(self, monkeypatch, engine, most: int, where: str = "forward"):
         self.failed, self.half, self.running, real = [], [], 0, losses.backward
 
-        def backward(weights, policy, row, objective, slopes):
+        def backward(weights, policy, row, objective, slopes, left):
             self.running = len(row.packed.ids_N)
             if where == "forward":
                 self.check()
-            out = real(weights, policy, row, objective, slopes)
+            out = real(weights, policy, row, objective, slopes, left)
             if where == "after":
                 self.check()
             return out
@@ -367,7 +367,7 @@ def test_a_run_goes_on_and_says_so(monkeypatch, tmp_path):
     )
     real = losses.backward
 
-    def backward(weights, policy, row, objective, slopes):
+    def backward(weights, policy, row, objective, slopes, left):
         if len(row.packed.ids_N) > 60:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(weights, policy, row, objective)

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
+from forethought.engines.torch.forest.activations import Found
 from forethought.engines.torch.forest.blocks import attention
 from forethought.engines.torch.forest.native import train as native
 from forethought.engines.torch.forest.native.layer import Layer, Shape, weights_of
@@ -89,14 +90,16 @@ class Decoder:
         layout: Layout,
         recompute: bool = False,
         places_M: torch.Tensor | None = None,
+        left: Found | None = None,
     ) -> torch.Tensor:
         """Hidden states [M, H] of a packed forest at these places (None: all) after the final norm. With
-        `recompute` a layer keeps its input alone and computes the rest again in the backward pass."""
+        `recompute` a layer keeps its input alone and computes the rest again in the backward pass. `left`:
+        what sampling has left of these tokens, which is read instead of computed."""
         inner = self.inner
         x_NH = inner.embed_tokens(ids_N)
         if native.crew.layers and native.fits(x_NH):
             again = recompute or not torch.is_grad_enabled()  # without a backward pass it costs nothing
-            if (out := self._by_kernels(inner, x_NH, positions_N, layout, places_M, again)) is not None:
+            if (out := self._by_kernels(inner, x_NH, positions_N, layout, places_M, again, left)) is not None:
                 return out
         cos, sin = rotation(inner, x_NH, positions_N)
         for layer in inner.layers:
@@ -114,6 +117,7 @@ class Decoder:
         layout: Layout,
         places_M: torch.Tensor | None,
         again: bool,
+        left: Found | None,
     ) -> torch.Tensor | None:
         """All layers as one function, the last one for the places alone; None where the kernels do not
         compute such layers."""
@@ -134,6 +138,7 @@ class Decoder:
             bf16,
             native.crew.threads,
             again,
+            left if torch.is_grad_enabled() else None,
         )
         x_NH = Layer.apply(
             x_NH,

@@ -13,6 +13,7 @@ import torch
 
 from forethought.core.errors import UserError
 from forethought.core.types import Segment
+from forethought.engines.torch.forest.activations import Found
 from forethought.engines.torch.forest.attention import Forest, using
 from forethought.engines.torch.forest.decoder import decoder_of
 from forethought.engines.torch.forest.packing import Packed, pack
@@ -140,13 +141,23 @@ def targets_of(row: Row, streams: Sequence[str] = ("sft", "pg", "keep")) -> Targ
     return Targets(tuple(spans), row.packed.ids_N[places], row.packed.before_N[places])
 
 
-def hidden_of(model: torch.nn.Module, row: Row, places_M: torch.Tensor | None = None) -> torch.Tensor:
+def hidden_of(
+    model: torch.nn.Module,
+    row: Row,
+    places_M: torch.Tensor | None = None,
+    left: Found | None = None,
+) -> torch.Tensor:
     """Hidden states [M, H] after the final norm at these places of the row; None: at all. What nobody asks
-    for is not computed to the end."""
+    for is not computed to the end. `left`: what sampling has left of the row under these weights."""
     packed = row.packed
     if decoder := decoder_of(model):
         return decoder.hidden(
-            packed.ids_N, packed.positions_N, packed.layout, recompute=recomputes(model), places_M=places_M
+            packed.ids_N,
+            packed.positions_N,
+            packed.layout,
+            recompute=recomputes(model),
+            places_M=places_M,
+            left=left,
         )
     with using(Forest(packed.layout)):
         out = model.base_model(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from forethought.engines.torch.forest.native import train as native
@@ -61,16 +62,35 @@ def _logp(
     return logp_B1[:, 0], entropy_B1[:, 0]
 
 
+def logp_at(
+    at_N: np.ndarray, vocabulary: int, ids_N: torch.Tensor, descent: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """As `logp_of`, of rows of float32 that stand at these addresses."""
+    descent_NV = torch.empty(len(ids_N), vocabulary) if descent else None
+    return *_said(len(ids_N), vocabulary, None, at_N, ids_N, descent_NV), descent_NV
+
+
 def _by_kernel(
     logits_NV: torch.Tensor, ids_N: torch.Tensor, descent_NV: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same; exponentials are added up in float32, and those sums in float64. IndexError for an id that is
     none."""
-    if len(ids_N) and not 0 <= int(ids_N.amin()) <= int(ids_N.amax()) < logits_NV.shape[1]:
-        raise IndexError(f"token {int(ids_N.amax())} of {logits_NV.shape[1]}")
-    found_2N = torch.empty(2, len(logits_NV))
-    given = (logits_NV, ids_N, *found_2N, descent_NV)
-    library().ft_say(native.crew.threads, *logits_NV.shape, *map(address, given))
+    return _said(*logits_NV.shape, logits_NV, None, ids_N, descent_NV)
+
+
+def _said(
+    rows: int,
+    vocabulary: int,
+    logits_NV: torch.Tensor | None,
+    at_N: np.ndarray | None,
+    ids_N: torch.Tensor,
+    descent_NV: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if len(ids_N) and not 0 <= int(ids_N.amin()) <= int(ids_N.amax()) < vocabulary:
+        raise IndexError(f"token {int(ids_N.amax())} of {vocabulary}")
+    found_2N = torch.empty(2, rows)
+    given = (logits_NV, at_N, ids_N.contiguous(), *found_2N, descent_NV)
+    library().ft_say(native.crew.threads, rows, vocabulary, *map(address, given))
     return tuple(found_2N)
 
 

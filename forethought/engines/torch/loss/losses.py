@@ -6,13 +6,16 @@ Axes: _N tokens whose log-probs are read, _K tokens whose distributions a term c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from forethought.core.errors import RecipeError
 from forethought.core.metrics import Mean, Metric, Sum
 from forethought.core.types import Objective, Segment, Term
+from forethought.engines.torch.forest.activations import Activations, Found
 from forethought.engines.torch.forest.forward import Row, Targets, hidden_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.lora import is_lora
@@ -27,12 +30,19 @@ Slopes = Sequence[torch.Tensor | None]
 
 
 def backward(
-    weights: Policies, policy: str, row: Row, objective: Objective, slopes: Slopes | None = None
+    weights: Policies,
+    policy: str,
+    row: Row,
+    objective: Objective,
+    slopes: Slopes | None = None,
+    left: Activations | None = None,
 ) -> Loss:
     """Add the gradient of the pack's loss to the policy's, if the loss is finite. ValueError where a stream
     has no term, or a term no reference to compare with.
 
     `slopes` (of the row's segments, from `slopes_of`): the terms that read log-probs are worked out already.
+    `left`: what sampling has left under the policy's weights; where it covers the row, the forward pass is
+    read there.
     """
     streams = {s.stream for s in row.segments if s.stream}
     given, whole = split(objective, policy, streams)
@@ -42,13 +52,19 @@ def backward(
     references = [_reference(weights, row, term, targets) for term, targets in zip(whole, kept, strict=True)]
     with weights.training(policy) as model:
         all_targets = [said, *kept]
-        hidden_NH, *hidden_KH = hidden_of(model, row, torch.cat([t.before_N for t in all_targets])).split(
+        places_M = torch.cat([t.before_N for t in all_targets])
+        found = left.find(row.packed, row.segments, places_M) if left else None
+        hidden_NH, *hidden_KH = hidden_of(model, row, places_M, found).split(
             [len(t.before_N) for t in all_targets]
         )
         loss, metrics = hidden_NH.new_zeros((), dtype=torch.float32), {}
         if said.spans:
             logp_N, entropy_N = objectives.logprobs_of(
-                logits_of(model), hidden_NH, said.ids_N, model.config.get_text_config().vocab_size
+                logits_of(model),
+                hidden_NH,
+                said.ids_N,
+                model.config.get_text_config().vocab_size,
+                None if found is None else partial(_left_logits, found, said.before_N.numpy()),
             )
             tokens = Tokens(row.segments, said.spans, logp_N)
             if slopes is None:
@@ -66,6 +82,10 @@ def backward(
         "tokens/trained": Sum(trained),
         "tokens/forward": Sum(sum(len(s.token_ids) for s in row.segments)),
     }
+
+
+def _left_logits(found: Found, places_N: np.ndarray, start: int, end: int) -> np.ndarray:
+    return found.logits(places_N[start:end])
 
 
 def slopes_of(

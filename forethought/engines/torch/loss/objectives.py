@@ -12,6 +12,7 @@ import torch
 
 from forethought.engines.torch.loss import distributions
 from forethought.engines.torch.loss.chunks import Head, by_chunks
+from forethought.engines.torch.loss.known import Known, Left
 
 CHUNK_FLOATS = 1 << 24  # most logits of one distribution that are held at once, on the CPU: 64 MB in float32
 # As many times more on a GPU: it waits for the head's weights in products of fewer rows than its operations a
@@ -26,12 +27,19 @@ def chunk_rows(vocabulary: int, device: torch.device, held: int = 1) -> int:
 
 
 def logprobs_of(
-    head: Head, hidden_NH: torch.Tensor, targets_N: torch.Tensor, vocabulary: int
+    head: Head,
+    hidden_NH: torch.Tensor,
+    targets_N: torch.Tensor,
+    vocabulary: int,
+    left: Left | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(log p of each target, entropy of each distribution), both [N] in nats, in float32 (float64 where the
     logits are). Gradients flow into the log-probs only, in one backward pass. `head` maps hidden states to
-    logits, each row for itself; see `chunks.by_chunks`.
+    logits, each row for itself; see `chunks.by_chunks`. `left`: logits that are known, some rows at a time.
     """
+    weight = getattr(head, "weight", None)
+    if left and weight is not None and torch.is_grad_enabled():
+        return Known.apply(hidden_NH, weight, targets_N, left, chunk_rows(vocabulary, hidden_NH.device))
     return by_chunks(_logp, head, chunk_rows(vocabulary, hidden_NH.device), hidden_NH, targets_N)
 
 

@@ -24,6 +24,7 @@ from forethought.core.parts import process_peak
 from forethought.core.types import Request, Segment
 from forethought.engines.base import Tell
 from forethought.engines.torch.policies.optim import Optimizer
+from forethought.recipe.schema import EngineSpec
 
 T = TypeVar("T")
 # of the free memory that an estimate may fill: the rest is for what it does not see, and for fragments
@@ -88,9 +89,20 @@ def prefix_bytes(asked: int | Literal["auto"], device: torch.device) -> int:
     has: the same at every start, as far as it decides what is computed again."""
     if asked != "auto":
         return asked << 20
+    return _memory(device) // 16
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes that the machine, or its GPU, has."""
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory // 16
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def activation_bytes(device: torch.device) -> int:
+    """Most that sampling may leave of its activations for an update: a quarter of the memory that the machine
+    has, the same at every start. An update would hold as much."""
+    return _memory(device) // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +251,21 @@ def longest_path(segments: Sequence[Segment]) -> int:
     return max(lengths, default=0)
 
 
+def again(
+    spec: EngineSpec, config: PretrainedConfig, segments: Sequence[Segment], room: float | None
+) -> bool:
+    """Whether a pack's layers are computed again in the backward pass. For auto: where what they would keep
+    does not fit; `room` bytes are free, None: of the machine's memory, what the process can still have. Small
+    packs are not looked at."""
+    if spec.gradient_checkpointing != "auto":
+        return spec.gradient_checkpointing
+    needs = sum(len(s.token_ids) for s in segments) * token_bytes(config, 4, False, longest_path(segments))
+    if needs < LOOKED_AT:
+        return False
+    room = (free_memory() + held_back()) if room is None else room
+    return 0 < room and needs > SHARE * room
+
+
 # Estimates, in bytes ----------------------------------------------------------------------------------------
 
 
@@ -250,23 +277,17 @@ def token_bytes(config: PretrainedConfig, number: int, checkpointing: bool, path
     head = getattr(config, "head_dim", None) or width // heads
     kv = (getattr(config, "num_key_value_heads", None) or heads) * head
     layer = number * (4 * _inner(config) + 4 * heads * head + 4 * kv + 2 * width) + 16 * width
-def again(
-    asked: bool | Literal["auto"], config: PretrainedConfig, segments: Sequence[Segment], room: float | None
-) -> bool:
-    """Whether a pack's layers are computed again in the backward pass. For auto: where what they would keep
-    does not fit; `room` bytes are free, None: of the machine's memory, what the process can still have. Small
-    packs are not looked at."""
-    if asked != "auto":
-        return asked
-    needs = sum(len(s.token_ids) for s in segments) * token_bytes(config, 4, False, longest_path(segments))
-    if needs < LOOKED_AT:
-        return False
-    room = (free_memory() + held_back()) if room is None else room
-    return 0 < room and needs > SHARE * room
-
-
     kept = 4 * layers * width + layer if checkpointing else layers * layer
     return kept + path * (4 + number) + 2 * number * width
+
+
+def left_bytes(config: PretrainedConfig) -> int:
+    """Of one token that leaves its activations (`forest/activations.py`), its logits among them."""
+    width, heads = config.hidden_size, config.num_attention_heads
+    head = getattr(config, "head_dim", None) or width // heads
+    kv = (getattr(config, "num_key_value_heads", None) or heads) * head
+    layer = 2 * width + 2 * heads * head + 2 * kv + 2 * _inner(config)
+    return 4 * (config.num_hidden_layers * layer + config.vocab_size)
 
 
 def row_bytes(config: PretrainedConfig, number: int, requests: Sequence[Request]) -> float:

@@ -11,7 +11,7 @@ import copy
 import re
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, get_args
 
 import torch
@@ -19,7 +19,7 @@ import torch
 from forethought.core.errors import RecipeError
 from forethought.engines.base import BASE, Kind
 from forethought.engines.torch.forest import lora
-from forethought.engines.torch.forest.recompute import recompute
+from forethought.engines.torch.forest.recompute import recompute, recomputing
 from forethought.engines.torch.forest.vocabulary import carry
 from forethought.recipe.schema import AdapterSpec
 
@@ -146,6 +146,10 @@ class Policies:
                 if ("lora_" not in k if whole else own.search(k))
             }
         return dict(self._own[name])
+
+    def recomputing(self, name: str, wanted: bool) -> AbstractContextManager[None]:
+        """Inside, if it is wanted, the layers of this policy's model are computed again (`recompute`)."""
+        return recomputing(self.copies.get(name, self.base), wanted)
 
     @contextmanager
     def training(self, name: str) -> Iterator[torch.nn.Module]:

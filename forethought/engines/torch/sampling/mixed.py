@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -30,10 +30,15 @@ def runs_of(weights: Policies, policies: Sequence[str]) -> list[list[str]]:
 
 @contextmanager
 def sampling(
-    weights: Policies, policies: Sequence[str], kernel_weights: KernelWeights, machine: Machine, context: int
+    weights: Policies,
+    policies: Sequence[str],
+    kernel_weights: KernelWeights,
+    machine: Machine,
+    context: int,
+    updates: Mapping[str, int],
 ) -> Iterator[Routes]:
     """What samples from these policies, one of `runs_of`, inside. To be entered under the machine's
-    autocast."""
+    autocast. `updates`: the number of the update that will learn from what a policy says."""
     speakers = {policy: weights.speaker(policy) for policy in policies}
     asked = list(dict.fromkeys(speakers.values()))
     with ExitStack() as stack:
@@ -41,7 +46,9 @@ def sampling(
         for policy in asked:
             if policy not in routes:
                 model = stack.enter_context(weights.sampling(policy))
-                steps = kernel_weights.steps(policy, model, machine.bf16, machine.kernels, context)
+                steps = kernel_weights.steps(
+                    policy, model, machine.bf16, machine.kernels, context, updates.get(policy)
+                )
                 routes[policy] = Route(steps, steps.enter)
         kernel_weights.named |= set(policies)
         if BASE not in kernel_weights.named and BASE not in map(weights.speaker, weights.adapters):

@@ -23,6 +23,7 @@ from forethought.core import waiting as waiting_for
 from forethought.core.errors import Diverged
 from forethought.core.types import Completion, Request
 from forethought.engines.base import BASE
+from forethought.engines.torch.forest.activations import Activations, ByPolicy
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of
 from forethought.engines.torch.forest.native.steps import NativeSteps, Settings
 from forethought.engines.torch.forest.native.weights import Weights, angles_of, runs
@@ -63,17 +64,26 @@ class _Read:
 
 class KernelWeights:
     """The weights of each policy as the kernels read them, and the paths that were sampled with them: both
-    are brought up to date when weights have moved."""
+    are brought up to date when weights have moved. `left`: what was sampled for an update leaves its
+    activations there."""
 
-    def __init__(self, paths: Paths | None = None):
-        self.paths = paths or Paths(0)
+    def __init__(self, paths: Paths | None = None, left: ByPolicy | None = None):
+        self.paths, self.left = paths or Paths(0), left or ByPolicy(0)
         self.named: set[str] = set()  # policies that somebody has sampled from
         self._seen: dict[str, _Read] = {}
         self._angles: tuple[int, tuple[torch.Tensor, torch.Tensor]] = (0, ())
 
-    def steps(self, policy: str, model: torch.nn.Module, bf16: bool, threads: int, context: int) -> Steps:
+    def steps(
+        self,
+        policy: str,
+        model: torch.nn.Module,
+        bf16: bool,
+        threads: int,
+        context: int,
+        update: int | None = None,
+    ) -> Steps:
         """The fastest way to sample from `model`, which speaks for `policy`, here, in paths of at most
-        `context` tokens."""
+        `context` tokens. `update`: the number of the one that learns from what is said; None: none does."""
         decoder = decoder_of(model)
         if not runs(decoder, model):
             return by_torch(model, decoder, kept={"": self.kept(policy, model)})
@@ -84,7 +94,15 @@ class KernelWeights:
         if seen.weights.positions < context:
             self._reach(decoder, context)
             seen.weights.turn(self._angles[1])
-        return NativeSteps(seen.weights, threads, PolicyPaths(self.paths, policy))
+        left = None if update is None else self.left.begun(policy, update)
+        return NativeSteps(seen.weights, threads, PolicyPaths(self.paths, policy), left)
+
+    def left_by(self, policy: str) -> Activations | None:
+        """What was sampled from a policy has left, unless its weights have moved since."""
+        seen = self._seen.get(policy)
+        if seen is None or seen.versions != [p._version for p in seen.tensors]:
+            return None
+        return self.left.of(policy)
 
     def kept(self, policy: str, model: torch.nn.Module) -> PolicyPaths:
         """The paths of a policy, of which `model` holds all weights; none where one of these has moved."""
@@ -101,6 +119,7 @@ class KernelWeights:
         moved = seen.versions != versions
         if moved:
             self.paths.drop(policy)
+            self.left.drop(policy)
         seen.versions = versions
         return seen, moved
 
@@ -115,11 +134,18 @@ class KernelWeights:
         for name in [policy] if policy != BASE else list(self._seen):  # adapters stand on the base
             if name in self._seen:
                 self._seen[name].versions = []
+                self.left.drop(name)
+
+    def forget(self) -> None:
+        """What was kept of what was sampled, to have its memory."""
+        self.paths.clear()
+        self.left.clear()
 
     def drop(self, policy: str) -> None:
         """Forget a policy that is gone."""
         self._seen.pop(policy, None)
         self.paths.drop(policy)
+        self.left.drop(policy)
 
 
 def _weights_of(policy: str, model: torch.nn.Module) -> list[torch.Tensor]:

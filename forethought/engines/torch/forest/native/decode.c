@@ -5,13 +5,20 @@
 /* Floats of work space for a call of N tokens. */
 long ft_work(const Model *M, int N, int threads) { return forward_work(M, N, threads); }
 
-/* logits[outs][vocabulary] after the tokens `out`, which ascend; keys and values of all tokens are kept in their segments. */
+/* logits[outs][vocabulary] after the tokens `out`, which ascend; keys and values of all tokens are kept in their segments. `leaves`: where
+   they leave what they compute (null: nowhere); it has room for them. */
 void ft_forward(const Model *M, int N, const int32_t *id, const int32_t *position, const int32_t *segment, const int32_t *at,
                 float *const *base, const int32_t *cap, int items, const Item *item, int outs, const int32_t *out, float *logits, float *work,
-                int threads) {
-    Call c = {.M = M, .N = N, .items = items, .outs = outs, .threads = threads, .id = id, .position = position, .segment = segment, .at = at,
+                int threads, Activations *leaves) {
+    Call c = {.leaves = leaves, .M = M, .N = N, .items = items, .outs = outs, .threads = threads, .id = id, .position = position, .segment = segment, .at = at,
               .cap = cap, .out = out, .base = base, .item = item};
     forward(&c, logits, work);
+    if (!leaves) return;
+    for (long i = 0, V = M->vocabulary; i < outs; i++) {
+        float *left = leaves->logits + (leaves->used + out[i]) * V;
+        if (left != logits + i * V) memcpy(left, logits + i * V, sizeof(float) * V);
+    }
+    leaves->used += N;
 }
 
 /* The next tokens ------------------------------------------------------------------------------------------------------------ */
@@ -43,6 +50,7 @@ typedef struct { /* rows in the making; where they are kept, each has `most` pla
     const int64_t *kind;
     const uint8_t *ends;             /* [kinds, vocabulary] whether a token ends a row of this kind */
     uint8_t *done, *finished;
+    int32_t *left;                   /* [rows, most] where a token has left what it computed; null: nowhere */
 } Rows;
 
 /* Neighbours that see the same keys see them together. */
@@ -90,8 +98,10 @@ static void draw_row(void *job, int i, int thread) {
     R->done[row] = R->finished[row] || R->length[row] == R->limit[row] || R->logp[place] != R->logp[place];
 }
 
-/* Each row that is not done goes on by a token a step, until no more than `few` go on or `steps` have been made; returns the steps. */
-int ft_run(const Model *M, const Rows *R, float *const *base, const int32_t *cap, int few, int steps, float *work, float *more, int threads) {
+/* Each row that is not done goes on by a token a step, until no more than `few` go on, `steps` have been made, or what tokens leave has no
+   room; returns the steps. */
+int ft_run(const Model *M, const Rows *R, float *const *base, const int32_t *cap, int few, int steps, float *work, float *more, int threads,
+           Activations *leaves) {
     int32_t *live = (int32_t *)more, *id = live + R->rows, *position = id + R->rows, *segment = position + R->rows, *at = segment + R->rows,
             *index = at + R->rows;
     Item *item = (Item *)(index + R->rows);
@@ -101,7 +111,7 @@ int ft_run(const Model *M, const Rows *R, float *const *base, const int32_t *cap
         int n = 0;
         for (int i = 0; i < R->rows; i++)
             if (!R->done[R->row[i]]) live[n++] = i;
-        if (n <= few || step == steps) return step;
+        if (n <= few || step == steps || (leaves && leaves->used + n > leaves->room)) return step;
         int items = shared_items(R, n, live, item);
         for (int i = 0; i < n; i++) {
             long row = R->row[live[i]];
@@ -109,8 +119,10 @@ int ft_run(const Model *M, const Rows *R, float *const *base, const int32_t *cap
             index[i] = i, segment[i] = R->tail[live[i]], at[i] = R->first[live[i]] + drawn, position[i] = R->context[row] + drawn;
             id[i] = R->token[row * R->most + drawn];
             item[items++] = (Item){segment[i], at[i] + 1, i, i + 1, 1};
+            if (leaves) R->left[(long)live[i] * R->most + drawn] = leaves->used + i;
         }
-        ft_forward(M, n, id, position, segment, at, base, cap, items, item, n, index, logits, work, threads);
+        if (leaves) draw.logits = leaves->logits + leaves->used * M->vocabulary; /* they stay where they are written */
+        ft_forward(M, n, id, position, segment, at, base, cap, items, item, n, index, (float *)draw.logits, work, threads, leaves);
         in_parallel(threads, n, draw_row, &draw);
     }
 }

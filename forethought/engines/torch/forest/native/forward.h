@@ -2,6 +2,7 @@
    computes any tokens whose ancestors are kept already or come before them in the call: a whole forest of contexts, or one token for each
    row. Several threads share a call: blocks of its rows where it has many, else the columns of each product. */
 #pragma once
+#include "activations.h"
 #include "attention.h"
 #include "crew.h"
 #include "product.h"
@@ -31,6 +32,8 @@ typedef struct {
     float *const *base;
     const Item *item;
     const uint8_t *asks; /* tokens whose attention is wanted in this layer; null: all */
+    const Activations *leaves; /* where the tokens leave what they compute, in order; null: nowhere */
+    Left left;
     float *x, *qkv, *o, *m, *s, *y, *gate_up, *spare; /* spare: `spare_of` for each thread */
     long spare_of;
 } Call;
@@ -126,6 +129,47 @@ static void keep(const Model *M, float *panels, int room, int at, const float *k
     }
 }
 
+/* ---- what tokens leave (`activations.h`) */
+
+/* Of a row that goes on behind the attention, its token. */
+static int token_of(const Call *c, int row) { return c->asks ? c->out[row] : row; }
+
+static float *left_by(const Call *c, int token) {
+    return c->leaves->at + ((long)c->l * c->leaves->room + c->leaves->used + token) * c->left.width;
+}
+
+/* What goes into the layer; queries, keys and values, of which attention reads the last two as they are kept. */
+static void leave_in(const Call *c, int from, int n) {
+    const Model *M = c->M;
+    int H = M->hidden, width = width_of(M);
+    for (int i = from; i < from + n; i++) {
+        float *left = left_by(c, i), *kept = left + c->left.qkv + M->heads * M->d;
+        memcpy(left + c->left.x, c->x + (long)i * H, sizeof(float) * H);
+        memcpy(left + c->left.qkv, c->qkv + (long)i * width, sizeof(float) * width);
+        for (int j = 0; half_of(M) && j < 2 * M->kv_heads * M->d; j++) kept[j] = float_of(bf16_of(kept[j]));
+    }
+}
+
+/* Of heads [from, to) of a token. */
+static void leave_attended(const Call *c, int token, int from, int to) {
+    int d = c->M->d;
+    long row = (long)token * c->M->heads;
+    float *left = left_by(c, token);
+    memcpy(left + c->left.out + from * d, c->o + (row + from) * d, sizeof(float) * (to - from) * d);
+    for (int h = from; h < to; h++) left[c->left.lse + h] = c->m[row + h] + logf(c->s[row + h]);
+}
+
+static void leave_middle(const Call *c, int from, int n) {
+    int H = c->M->hidden;
+    for (int i = from; i < from + n; i++) memcpy(left_by(c, token_of(c, i)) + c->left.middle, c->x + (long)i * H, sizeof(float) * H);
+}
+
+static void leave_gates(const Call *c, int from, int n, const float *gate_up) {
+    int F = c->M->inner;
+    for (int i = 0; i < n; i++)
+        memcpy(left_by(c, token_of(c, from + i)) + c->left.gate, gate_up + (long)i * gated_of(c->M), 2 * sizeof(float) * F);
+}
+
 /* Queries and keys of rows are turned, keys and values are kept. */
 static void turn_rows(const Call *c, int from, int n) {
     const Model *M = c->M;
@@ -144,10 +188,13 @@ static void turn_rows(const Call *c, int from, int n) {
             keep(M, keys_of(M, c->base[c->segment[i]], room, c->l, g), room, c->at[i], k, k + M->kv_heads * d);
         }
     }
+    if (c->leaves) leave_in(c, from, n);
 }
 
-static void gate_rows(const Call *c, int n, float *gate_up) {
+/* Rows [from, from + n) behind the attention; gate_up: the first one's. */
+static void gate_rows(const Call *c, int from, int n, float *gate_up) {
     int F = c->M->inner;
+    if (c->leaves) leave_gates(c, from, n, gate_up);
     for (int i = 0; i < n; i++) {
         float *g = gate_up + (long)i * gated_of(c->M), *u = g + F;
         int j = 0;
@@ -194,6 +241,8 @@ static void attend_part(const Call *c, int from, int end, int g, int to) {
     for (int i = from; i < end; i++)
         for (long row = (long)i * heads + g * group; row < (long)i * heads + to * group; row++)
             for (int j = 0; j < d && c->s[row] > 0; j++) c->o[row * d + j] /= c->s[row];
+    for (int i = from; c->leaves && i < end; i++)
+        if (!c->asks || c->asks[i]) leave_attended(c, i, g * group, to * group);
 }
 
 static int tokens_of(const Call *c) { return c->N < 2 * c->threads ? c->N : chunks_of(c->N, 4 * c->threads); } /* of a chunk */
@@ -232,9 +281,10 @@ static void feed_block(void *job, int block, int thread) {
     float *y = own(c, c->y, H, thread), *gate_up = own(c, c->gate_up, gated, thread), *spare = c->spare + thread * c->spare_of;
     float *x = c->x + (long)from * H;
     product(M->way, n, H, A, c->o + (long)from * A, A, L->o, x, H, L->o_bias, 1, spare);
+    if (c->leaves) leave_middle(c, from, n);
     norm_rows(c, L->norm2, from, n, y);
     product(M->way, n, 2 * F, H, y, H, L->gate_up, gate_up, gated, L->gate_up_bias, 0, spare);
-    gate_rows(c, n, gate_up);
+    gate_rows(c, from, n, gate_up);
     product(M->way, n, H, F, gate_up, gated, L->down, x, H, L->down_bias, 1, spare);
 }
 
@@ -248,8 +298,9 @@ static void norm1_some(void *job, int chunk, int thread) {
 
 static void norm2_some(void *job, int chunk, int thread) {
     const Call *c = job;
-    int from = chunk * ROWS;
-    norm_rows(c, c->L->norm2, from, fewer(ROWS, c->rows - from), c->y + (long)from * c->M->hidden);
+    int from = chunk * ROWS, n = fewer(ROWS, c->rows - from);
+    if (c->leaves) leave_middle(c, from, n);
+    norm_rows(c, c->L->norm2, from, n, c->y + (long)from * c->M->hidden);
 }
 
 static void turn_some(void *job, int chunk, int thread) {
@@ -260,7 +311,7 @@ static void turn_some(void *job, int chunk, int thread) {
 static void gate_some(void *job, int chunk, int thread) {
     const Call *c = job;
     int from = chunk * ROWS;
-    gate_rows(c, fewer(ROWS, c->rows - from), c->gate_up + (long)from * gated_of(c->M));
+    gate_rows(c, from, fewer(ROWS, c->rows - from), c->gate_up + (long)from * gated_of(c->M));
 }
 
 static void project_columns(Call *c) {
@@ -310,6 +361,7 @@ static void forward(Call *c, float *logits, float *work) {
     c->x = work, c->qkv = c->x + (long)N * H, c->o = c->qkv + (long)N * width_of(M), c->m = c->o + (long)N * A;
     c->s = c->m + (long)N * M->heads, c->y = c->s + (long)N * M->heads, c->gate_up = c->y + (long)rows_at_once(c->threads) * H;
     c->spare = c->gate_up + (long)rows_at_once(c->threads) * gated_of(M), c->spare_of = spare_of(M);
+    c->left = left_of(H, M->heads, M->kv_heads, M->d, M->inner);
     uint8_t *asks = (uint8_t *)(c->spare + c->threads * c->spare_of);
     memset(asks, 0, N);
     for (int i = 0; i < c->outs; i++) asks[c->out[i]] = 1;
@@ -324,5 +376,7 @@ static void forward(Call *c, float *logits, float *work) {
         if (by_blocks) in_parallel(c->threads, chunks_of(c->rows, BLOCK), feed_block, c);
         else feed_columns(c);
     }
+    for (int i = 0; c->leaves && i < c->outs; i++)
+        memcpy(c->leaves->last + (c->leaves->used + c->out[i]) * H, c->x + (long)i * H, sizeof(float) * H);
     head(c, logits);
 }

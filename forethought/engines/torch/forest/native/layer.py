@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.autograd.function import FunctionCtx
 
+from forethought.engines.torch.forest.activations import Found
 from forethought.engines.torch.forest.native.library import address, floats, library, way_of
 from forethought.engines.torch.forest.native.train import fits, hooked
 
@@ -37,6 +38,7 @@ class Shape(NamedTuple):
     bf16: bool = False  # products round their factors to bfloat16, as autocast does
     threads: int = 1  # no bit depends on it
     again: bool = False  # a layer's input alone is kept, and the rest computed again in the backward pass
+    left: Found | None = None  # what sampling has left of all that would be kept: nothing is computed
 
 
 class _Layer(ctypes.Structure):
@@ -57,6 +59,20 @@ class _Layer(ctypes.Structure):
 
 class _Kept(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in ("r1", "lse", "qkv", "out", "r2", "middle", "gate", "up")]
+
+
+class _Taken(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("tokens", "wanted", "hidden", "heads", "kv_heads", "d", "inner")),
+        ("eps", ctypes.c_float),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                *("at", "row", "asks", "x", "r1", "lse", "qkv", "out"),
+                *("r2", "middle", "gate", "up"),
+            )
+        ),
+    ]
 
 
 class _Gradients(ctypes.Structure):
@@ -148,6 +164,9 @@ class Layer(torch.autograd.Function):
         weights = tuple(w if w is None else w.contiguous() for w in weights)
         ctx.asks = None if rows is None else np.bincount(rows, minlength=len(x)).astype(np.uint8)
         ctx.given = spans_S3, rows, shape
+        if shape.left:
+            ctx.save_for_backward(cos, sin, *weights)
+            return shape.left.last(np.arange(len(x)) if rows is None else rows)
         xs, rooms, work = [x.contiguous()], [], None
         for i in range(len(weights) // len(GIVEN)):
             layer = _layer(ctx, i, len(x), cos, sin, weights)
@@ -165,25 +184,30 @@ class Layer(torch.autograd.Function):
     def backward(ctx: FunctionCtx, dy: torch.Tensor):
         """Gradients of x and of every weight that asks for one, last layer first."""
         cos, sin, *saved = ctx.saved_tensors
-        again = ctx.given[2].again
-        n = len(saved) // ((1 if again else 2) + len(GIVEN))
-        xs, rooms, weights = saved[:n], saved[n : -n * len(GIVEN)], saved[-n * len(GIVEN) :]
+        again, left = ctx.given[2].again, ctx.given[2].left
+        n = len(saved) // ((0 if left else 1 if again else 2) + len(GIVEN))
+        xs, rooms, weights = (
+            saved[: 0 if left else n],
+            saved[n : -n * len(GIVEN)],
+            saved[-n * len(GIVEN) :],
+        )
         wanted, grads, work, dy = ctx.needs_input_grad[6:], [], None, dy.contiguous()
         for i in reversed(range(n)):
-            layer = _layer(ctx, i, len(xs[0]), cos, sin, weights)
+            layer = _layer(ctx, i, len(cos), cos, sin, weights)
             own = slice(i * len(GIVEN), (i + 1) * len(GIVEN))
             into, found = _gradients(weights[own], wanted[own])
             work = _work(layer) if work is None else work
-            dx = torch.empty_like(xs[i])
-            held, kept = _room(layer, None if again else rooms[i])
-            if again:  # into `held`
+            held, kept = _room(layer, None if again or left else rooms[i])
+            x = _take(layer, left.layer(i), kept) if left else xs[i]
+            dx = torch.empty_like(x)
+            if again and not left:  # into `held`
                 y = dy.new_empty(layer.wanted, dx.shape[1])
                 library().ft_layer(
-                    ctypes.byref(layer), address(xs[i]), ctypes.byref(kept), address(y), address(work)
+                    ctypes.byref(layer), address(x), ctypes.byref(kept), address(y), address(work)
                 )
             library().ft_layer_backward(
                 ctypes.byref(layer),
-                address(xs[i]),
+                address(x),
                 ctypes.byref(kept),
                 address(dy),
                 address(dx),
@@ -242,6 +266,28 @@ def merged(own: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
             if A is not None:
                 whole[first + i] = torch.addmm(whole[first + i], B, A)
     return whole
+
+
+def _take(layer: _Layer, at_N: np.ndarray, kept: _Kept) -> torch.Tensor:
+    """The layer's input; what else its backward pass reads is written where `kept` says."""
+    x = floats(layer.tokens, layer.hidden)
+    taken = _Taken(
+        layer.tokens,
+        layer.wanted,
+        layer.hidden,
+        layer.heads,
+        layer.kv_heads,
+        layer.d,
+        layer.inner,
+        layer.eps,
+        address(at_N),
+        layer.row,
+        layer.asks,
+        address(x),
+        *(getattr(kept, name) for name in ("r1", "lse", "qkv", "out", "r2", "middle", "gate", "up")),
+    )
+    library().ft_take_left(layer.threads, ctypes.byref(taken))
+    return x
 
 
 def _work(layer: _Layer) -> torch.Tensor:

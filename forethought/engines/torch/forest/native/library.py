@@ -50,6 +50,7 @@ LONG = (
     "ft_layer_work",
     "ft_run_work",
     "ft_choose_work",
+    "ft_left_width",
 )
 SECONDS = 600  # for the compiler; beside many other jobs ten seconds have become two minutes
 LARGE_PAGE, MADV_HUGEPAGE = 2 << 20, 14  # bytes; Linux's number of the wish for such pages

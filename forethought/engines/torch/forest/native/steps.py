@@ -13,7 +13,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from forethought.engines.torch.forest.activations import Activations
+from forethought.engines.torch.forest.activations import Block as Left
 from forethought.engines.torch.forest.native.instructions import FLOATS
+from forethought.engines.torch.forest.native.leaves import Leaves, pointer
 from forethought.engines.torch.forest.native.library import address, floats
 from forethought.engines.torch.forest.native.tree import Path, Tree
 from forethought.engines.torch.forest.native.weights import Weights
@@ -80,6 +83,7 @@ class _Rows(ctypes.Structure):
                 "ends",
                 "done",
                 "finished",
+                "left",
             )
         ),
     ]
@@ -87,13 +91,20 @@ class _Rows(ctypes.Structure):
 
 class NativeSteps:
     """Rows in the order in which they entered; those below one segment stand together, so that its keys are
-    read once for all."""
+    read once for all. `left`: where every token leaves its activations."""
 
     advances = True
 
-    def __init__(self, weights: Weights, threads: int = 1, kept: PolicyPaths | None = None):
+    def __init__(
+        self,
+        weights: Weights,
+        threads: int = 1,
+        kept: PolicyPaths | None = None,
+        left: Activations | None = None,
+    ):
         self.weights, self.kept = weights, kept
-        together = weights.bytes >= TOGETHER
+        self.leaves = None if left is None else Leaves(left, weights)
+        together = weights.bytes >= TOGETHER or left is not None
         self.parts, self.threads = (1, threads) if together else (threads, 1)  # of the rows; of each part
         self.tree = Tree(
             weights.layers * weights.kv_heads, weights.d, weights.lib.ft_width(), half=weights.way != FLOATS
@@ -151,6 +162,8 @@ class NativeSteps:
         self.at = np.concatenate([self.at, first])
         entered = np.repeat(np.array([len(context) for context in contexts], dtype=np.int32), n)
         self.position = np.concatenate([self.position, entered])
+        if self.leaves:
+            self.leaves.enter(contexts, n)
         self._parts = None
         return logits
 
@@ -167,7 +180,10 @@ class NativeSteps:
             calls.append(
                 (token_R[rows].astype(np.int32), self.position[rows], own, at, items, index, logits[rows])
             )
-        self._run(calls)
+        block = self.leaves.block(len(token_R)) if self.leaves else None
+        self._run(calls, block)
+        if self.leaves:
+            self.leaves.step(token_R.tolist(), block)
         self.at += 1
         self.position += 1
         return logits
@@ -210,6 +226,7 @@ class NativeSteps:
         pairs = np.array([pair for path in paths for pair in path], dtype=np.int32)
         tail, first = np.ascontiguousarray(self.tail[part]), np.ascontiguousarray(self.first[part])
         lib, model = self.weights.lib, ctypes.byref(self.weights.model)
+        left = np.zeros((len(live), rows.tokens.shape[1]) if self.leaves else 1, dtype=np.int32)
         own = _Rows(
             len(live),
             rows.tokens.shape[1],
@@ -234,22 +251,19 @@ class NativeSteps:
                     rows.ends_KV,
                     rows.done,
                     rows.finished,
+                    left,
                 ),
             ),
         )
         work = self.weights.work(len(live), self.threads)
         more = floats(lib.ft_run_work(model, ctypes.byref(own), self.threads))
-        lib.ft_run(
-            model,
-            ctypes.byref(own),
-            address(self.tree.base),
-            address(self.tree.room),
-            few,
-            -1,
-            address(work),
-            address(more),
-            self.threads,
-        )
+        tree = address(self.tree.base), address(self.tree.room)
+        given = model, ctypes.byref(own), *tree, few, -1, address(work), address(more), self.threads
+        if self.leaves:
+            run = lambda block: lib.ft_run(*given, pointer(block))  # noqa: E731
+            self.leaves.run(rows, live, part.start, few, left, run)
+        else:
+            lib.ft_run(*given, None)
 
     def end(self, rows: Rows, live: np.ndarray) -> None:
         """Keep what rows that are done have said, where it stands behind their context: all but the last
@@ -265,6 +279,8 @@ class NativeSteps:
             self.tree.leave([*self.paths[i], (self.tail[i], 0)])
         self.paths = [path for path, kept in zip(self.paths, rows, strict=True) if kept]
         self.said = [said for said, kept in zip(self.said, rows, strict=True) if kept]
+        if self.leaves:
+            self.leaves.keep(rows)
         self.tail, self.first, self.at = self.tail[rows], self.first[rows], self.at[rows]
         self.position = self.position[rows]
         self._parts = None
@@ -364,7 +380,10 @@ class NativeSteps:
                         f"token {ids.min() if ids.min() < 0 else ids.max()} is none of the "
                         f"model's {self.weights.words}"
                     )
-            self._run(calls)
+            block = self.leaves.block(sum(len(job.tokens) for job in wave)) if self.leaves else None
+            self._run(calls, block)
+            if self.leaves:
+                self.leaves.read(wave, block)
             for part, call in zip(parts, calls, strict=True):
                 ends = [i for job in part for k in sorted(job.outs) for i in job.outs[k]]
                 logits[ends] = call[-1].repeat_interleave(
@@ -379,12 +398,12 @@ class NativeSteps:
         bounds = np.linspace(0, len(self.tail), min(self.parts, len(self.tail)) + 1).astype(int)
         return [(slice(a, b), _shared(self.paths[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
 
-    def _run(self, calls: list[tuple]) -> None:
+    def _run(self, calls: list[tuple], block: Left | None = None) -> None:
         if self.pool and len(calls) > 1:
             list(self.pool.map(lambda call: self._forward(*call), calls))
-        else:
+        else:  # who leaves activations has one call
             for call in calls:
-                self._forward(*call)
+                self._forward(*call, block)
 
     def _forward(
         self,
@@ -395,6 +414,7 @@ class NativeSteps:
         items: np.ndarray,
         outs: np.ndarray,
         logits: torch.Tensor,
+        block: Left | None = None,
     ) -> None:
         tree, model = self.tree, ctypes.byref(self.weights.model)
         work = self.weights.work(len(ids), self.threads)
@@ -413,6 +433,7 @@ class NativeSteps:
             len(outs),
             *map(address, (outs, logits, work)),
             self.threads,
+            pointer(block),
         )
 
 

@@ -7,6 +7,7 @@ enum { SPAN = 128 }; /* numbers that are summed in float32; their sums are in do
 typedef struct {
     int V;
     const float *x;     /* [rows, V] */
+    const float *const *at; /* of each row; null: they are those of x */
     const int64_t *id;
     float *logp, *entropy;
     float *descent;     /* [rows, V]: minus the derivative of logp; null: not wanted */
@@ -26,7 +27,7 @@ static float most_of(int V, const float *x) {
 static void say_row(void *job, int row, int thread) {
     const Said *s = job;
     int V = s->V;
-    const float *x = s->x + (long)row * V;
+    const float *x = s->at ? s->at[row] : s->x + (long)row * V;
     float *p = s->descent ? s->descent + (long)row * V : 0, most = most_of(V, x);
     double total = 0, below = 0; /* of e^(x - most), and of that times x - most */
     for (int from = 0; from < V; from += SPAN) {
@@ -52,7 +53,8 @@ static void say_row(void *job, int row, int thread) {
     p[s->id[row]] = expm1(logp); /* p - 1 */
 }
 
-void ft_say(int threads, int rows, int V, const float *x, const int64_t *id, float *logp, float *entropy, float *descent) {
-    Said s = {V, x, id, logp, entropy, descent};
+void ft_say(int threads, int rows, int V, const float *x, const float *const *at, const int64_t *id, float *logp, float *entropy,
+            float *descent) {
+    Said s = {V, x, at, id, logp, entropy, descent};
     in_parallel(threads, rows, say_row, &s);
 }
