@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from forethought.engines.torch.policies import adamw
 from forethought.engines.torch.policies.muon import Muon
 from forethought.recipe.schema import OptimSpec
 
@@ -61,19 +62,26 @@ class Optimizer:
                 dtype=dtype,
             )
             self.parts.append((matrices, muon, spec.muon_lr))
+        self.by_kernels = not matrices and adamw.moves(list(parameters.values()))
 
     def gradient_norm(self) -> torch.Tensor:
         """L2 norm over all gradients of the policy, before clipping."""
+        if self.by_kernels:
+            return adamw.norm([p.grad for p in self.parameters.values() if p.grad is not None])
         return torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
 
     def step(self, norm: torch.Tensor, lr_scale: float) -> None:
         """Clip by the given total norm, update, clear."""
-        if self.spec.clip_norm > 0:
+        most = self.spec.clip_norm
+        if most > 0 and not self.by_kernels:
             torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.spec.clip_norm, norm)
         for _, optimizer, lr in self.parts:
             for group in optimizer.param_groups:
                 group["lr"] = lr * lr_scale
-            optimizer.step()
+            if self.by_kernels:
+                adamw.step(optimizer, min(1.0, most / (float(norm) + 1e-6)) if most > 0 else 1.0)
+            else:
+                optimizer.step()
         self.clear()
 
     def clear(self) -> None:

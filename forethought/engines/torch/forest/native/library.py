@@ -179,6 +179,7 @@ def _opened(path: Path, build: str) -> ctypes.CDLL:
     lib.digest = cache.digest(path)[:16]  # now: a cache may be swept while a run lasts
     for function in LONG:
         getattr(lib, function).restype = ctypes.c_long
+    lib.ft_squares.restype = ctypes.c_double
     lib.build = build
     lib.products = instructions.chosen(lib.ft_ways(), lib.ft_width(), _name())
     return lib
