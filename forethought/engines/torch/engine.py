@@ -16,7 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from forethought.core.errors import CheckpointError, UserError
+from forethought.core.errors import UserError
 from forethought.core.metrics import Last, Metric, merge
 from forethought.core.sight import MARK
 from forethought.core.types import Batch, Completion, Objective, Request, Segment, Side, TokenStats
@@ -37,6 +37,7 @@ from forethought.engines.torch.models.architecture import check_attention, conte
 from forethought.engines.torch.models.chat import ends_of, text_of
 from forethought.engines.torch.models.checked import once
 from forethought.engines.torch.models.exact import check_adapter
+from forethought.engines.torch.models.fingerprint import check_base
 from forethought.engines.torch.models.loading import Loaded
 from forethought.engines.torch.models.model_notes import notes_of
 from forethought.engines.torch.models.render import Renderer
@@ -455,7 +456,7 @@ class TorchEngine(Surgery):
         """Read what `save` wrote. CheckpointError where the base or the tokenizer is another one."""
         meta = json.loads((directory / "engine.json").read_text())
         if self.fingerprint and "base" in meta:
-            self._check_base(directory, meta)
+            check_base(self.fingerprint, meta, directory, self.source)
         check_tokenizer(self.tokenizer, tokenizer_in(directory), self.source)
         self.kernel_weights.left.clear()
         read_policies(self.weights, directory)
@@ -490,15 +491,6 @@ class TorchEngine(Surgery):
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "transformers": transformers.__version__,
         }
-
-    def _check_base(self, directory: Path, meta: Mapping) -> None:
-        """CheckpointError where the path holds another model than the one that was trained: its adapters mean
-        nothing on that."""
-        if found := self.fingerprint.differs(meta["base"], weights=not meta["base_moved"]):
-            raise CheckpointError(
-                f"{directory} was saved on another base than {self.source} holds ({found}); put the one that "
-                "it was trained on back there"
-            )
 
     def listen(self, tell: Tell) -> None:
         """`tell` hears when packs or sampling batches are made smaller because memory ran out."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from forethought.core.errors import CheckpointError
 
 SIDE = (
     "transformers_version",
@@ -51,6 +55,16 @@ class Fingerprint:
         return (
             f"now {self.told} with the digest {self.config}/{here}, then {other['told']} with "
             f"{other['config']}/{other['weights']}"
+        )
+
+
+def check_base(here: Fingerprint, meta: Mapping[str, Any], directory: Path, source: str) -> None:
+    """CheckpointError where `source` holds another model than the one that was trained: adapters mean nothing
+    on that. `meta`: what the checkpoint in `directory` says."""
+    if found := here.differs(meta["base"], weights=not meta["base_moved"]):
+        raise CheckpointError(
+            f"{directory} was saved on another base than {source} holds ({found}); put the one that "
+            "it was trained on back there"
         )
 
 
