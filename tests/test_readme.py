@@ -81,7 +81,7 @@ def test_every_recipe_runs_through_all_its_stages(name, tmp_path, capsys):
         f"stage.{i}.{change}"
         for i, stage in enumerate(recipe.stage)
         if stage.kind != "distill"
-        for change in ("until.steps=2", "batch=8")
+        for change in ("until.steps=2", "batch=8", *(["phases=2"] if stage.kind == "webrl" else []))
     ]
     model = [] if recipe.task.name != "math" else math_at_hand(recipe, tmp_path, sets)
     if recipe.model.path and not model:
@@ -111,7 +111,7 @@ def test_every_recipe_runs_through_all_its_stages(name, tmp_path, capsys):
     ).exists()
     assert cli.main(["eval", str(tmp_path / "run"), "--json", "--tasks", "2"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    groups = {"by_level", "by_task"} if recipe.task.name == "web" else {"by_level"}
+    groups = {"by_level", "by_task"} if recipe.task.name in ("web", "screens") else {"by_level"}
     assert set(found[first]) == {"value", "low", "high", "n", *groups} and set(found) >= {
         first,
         "e2e",

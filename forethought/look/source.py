@@ -22,7 +22,7 @@ from forethought.runs.progress import Progress
 from forethought.runs.run import EngineOf, torch_engine
 from forethought.runs.rundata import changed, unwatched
 from forethought.store import Store, run_at
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Sees, Taskset, face
 from forethought.tasks.families import TASKSETS, check_name, is_taskset
 
 
@@ -43,11 +43,15 @@ class Source:
 
     def open(self, taskset: Taskset, engine_of: EngineOf = torch_engine) -> Engine:
         """The weights, ready to sample."""
-        if self.recipe.model.path:
+        recipe = self.recipe
+        if self.checkpoint and Path(recipe.model.path) == self.checkpoint / BASE and face(taskset, Sees):
+            # what reads pictures is no model of transformers': it is made anew, and its weights are read
+            recipe = replace(recipe, model=replace(recipe.model, path=""))
+        if recipe.model.path:
             from forethought.estimate.room import check_room
 
-            check_room(self.recipe, trains=False)
-        engine = engine_of(self.recipe, taskset)
+            check_room(recipe, trains=False)
+        engine = engine_of(recipe, taskset)
         if self.checkpoint is not None:
             engine.load(self.checkpoint)
             for policy in engine.policies():
