@@ -928,7 +928,7 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
         (
             'task = { name = "dsk" }\n' + STAGE,
             "task.name: unknown task 'dsk'; did you mean 'desk'? "
-            "(known: blocksworld, desk, environment, math, text, tools, web)",
+            "(known: blocksworld, desk, environment, math, screens, text, tools, web)",
         ),
         (
             'name = "empty"\n',
@@ -978,7 +978,7 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
             'task = { name = "desk", widget = 4 }\n' + STAGE,
             "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, "
             "flip, "
-            "parents, plans, retry, slip, stepwise, tags, told, widgets)",
+            "parents, plans, popup, retry, slip, stepwise, tags, told, widgets)",
         ),
     ],
 )
