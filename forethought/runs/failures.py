@@ -153,9 +153,9 @@ class Failures:
         the run from here."""
         try:
             print(
-                "forethought: a call of the task family does not end, whatever it is told (see "
-                f"limits.step_seconds){'; everything is saved' if self.save else ''}; mend it, then continue "
-                f"with: {self.way_on}",
+                "forethought: a call of the task family, or of the recipe's own code, does not end, whatever "
+                f"it is told (see limits){'; everything is saved' if self.save else ''}; mend it, then "
+                f"continue with: {self.way_on}",
                 file=sys.stderr,
                 flush=True,
             )

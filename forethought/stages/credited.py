@@ -20,8 +20,8 @@ def credited(s: Setting, k: int, trees: Sequence[Tree]) -> tuple[list[Advantages
     needed = spec.credit.alpha and spec.credit.mask in credit.NEED_ENTROPIES
     entropies = entropies_of(s, trees) if needed else [None] * len(trees)
     masks, classes = _classes(s, trees, entropies)
-    most = s.rollouts.guard.limits.episode_seconds
-    scored = credit.score(trees, spec.credit, s.remembered.setdefault("row", {}), most)
+    guard, state = s.rollouts.guard, s.remembered.setdefault("row", {})
+    scored = credit.score(trees, spec.credit, state, guard.limits.episode_seconds, guard.watchdog)
     advantages = []
     for i, (tree, given) in enumerate(zip(trees, scored, strict=True)):
         seed = seed_of(s.seed, k, "mask", i)

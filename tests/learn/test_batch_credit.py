@@ -8,6 +8,7 @@ from math import sqrt
 import pytest
 from conftest import TASK, desk_recipe, fake_desk, lines_of, node, nothing, tree_of
 
+from forethought.core import watchdog
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.types import Node, Tree
 from forethought.learn.credit import score, watch
@@ -172,6 +173,32 @@ def test_a_row_of_ones_own_without_an_end_is_stopped_and_named(tmp_path):
         UserError, match=r"has no end after 0\.05 s, limits\.episode_seconds \(.*rows\.py:[23]\)"
     ):
         score(TREES, CreditSpec(name=f"{file}:row"), {}, 0.05)
+
+
+class Ended(BaseException):
+    """The last resort, which would end the process."""
+
+
+def test_a_row_of_ones_own_that_swallows_its_end_comes_to_the_last_resort(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "PATIENCE", 1)
+    monkeypatch.setattr(watchdog, "AGAIN", 0.01)
+    file = tmp_path / "rows.py"
+    file.write_text(
+        "def row(trees, spec, state):\n"
+        "    while True:\n"
+        "        try:\n"
+        "            while True:\n"
+        "                pass\n"
+        "        except BaseException as error:\n"
+        "            if type(error).__name__ == 'Ended':\n"
+        "                raise\n"
+    )
+
+    def end() -> None:
+        raise Ended
+
+    with pytest.raises(Ended):
+        score(TREES, CreditSpec(name=f"{file}:row"), {}, 0.05, watchdog.Watchdog(end))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from forethought.core.types import NO_EVIDENCE, Advantages, Tree
+from forethought.core.watchdog import Watchdog
 from forethought.learn.credit.batch import State, rae, reinforce_pp, reinforce_pp_baseline
 from forethought.learn.credit.classes import class_metrics as class_metrics
 from forethought.learn.credit.coverage import watch as watch
@@ -55,13 +56,17 @@ NEED_ENTROPIES = ("entropy", "released")  # masks
 
 
 def score(
-    trees: Sequence[Tree], spec: CreditSpec, state: State, seconds: float = 0.0
+    trees: Sequence[Tree],
+    spec: CreditSpec,
+    state: State,
+    seconds: float = 0.0,
+    watchdog: Watchdog | None = None,
 ) -> Sequence[Advantages]:
     """The advantages by the recipe's credit row, for all roles. Changes `state` if the row keeps one.
-    `seconds`: what a row of one's own may take (0: no limit)."""
+    `seconds`: what a row of one's own may take (0: no limit), by the clock of `watchdog`."""
     if spec.name in CREDITS:
         return [CREDITS[spec.name](tree, spec) for tree in trees]
-    return (OVER_BATCH.get(spec.name) or own_row(spec.name, seconds))(trees, spec, state)
+    return (OVER_BATCH.get(spec.name) or own_row(spec.name, seconds, watchdog))(trees, spec, state)
 
 
 def assign(

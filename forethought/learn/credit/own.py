@@ -17,17 +17,17 @@ from forethought.recipe.schema import CreditSpec
 
 
 def own_row(
-    name: str, seconds: float = 0.0
+    name: str, seconds: float = 0.0, watchdog: Watchdog | None = None
 ) -> Callable[[Sequence[Tree], CreditSpec, dict], list[Advantages]]:
     """`function(trees, spec, state)` returns for each tree a table: node id -> one number for all of its
     tokens, or one per token. Nodes that it leaves out have advantage 0. CodeFault names tree and node of a
     malformed value, and the line of the function or of an exception, and says so where there is no end after
-    `seconds` (0: no limit)."""
+    `seconds` (0: no limit). `watchdog`: ends one that swallows being told to end, where it can."""
     function = own_function(name, "credit.name", ())
 
     def row(trees: Sequence[Tree], spec: CreditSpec, state: dict[str, Any]) -> list[Advantages]:
         try:
-            found = Watchdog().call(seconds, function, (trees, spec, state), {})
+            found = (watchdog or Watchdog()).call(seconds, function, (trees, spec, state), {})
         except TimeUp as late:
             at = raised_at(late.__traceback__, None)
             raise CodeFault(
