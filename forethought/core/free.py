@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from math import inf
 from pathlib import Path
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
@@ -16,12 +17,17 @@ def free_memory(proc: Path = PROC, cgroup: Path = CGROUP) -> float:
         said = re.search(r"^MemAvailable:\s*(\d+) kB", (proc / "meminfo").read_text(encoding="utf-8"), re.M)
     except OSError:
         return 0
-    free = int(said[1]) * 1024 if said else 0
+    return min(int(said[1]) * 1024 if said else 0, allowed(cgroup))
+
+
+def allowed(cgroup: Path = CGROUP) -> float:
+    """Bytes that the control group (version 2) of a container allows in all; infinity where it says
+    nothing."""
     try:
         limit = (cgroup / "memory.max").read_text(encoding="utf-8").strip()
     except OSError:
-        return free
-    return min(free, int(limit)) if limit.isdecimal() else free
+        return inf
+    return int(limit) if limit.isdecimal() else inf
 
 
 class _Heap(ctypes.Structure):

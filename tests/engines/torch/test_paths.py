@@ -19,6 +19,7 @@ from forethought.engines.torch.forest.native.steps import NativeSteps
 from forethought.engines.torch.forest.native.tree import Tree
 from forethought.engines.torch.forest.packing import forest_of
 from forethought.engines.torch.forest.paths import MARK, Block, Kept, Paths
+from forethought.engines.torch.machine import memory
 from forethought.engines.torch.machine.memory import prefix_bytes
 from forethought.engines.torch.sampling import mixed, prefill, sampler
 from forethought.recipe.schema import OptimSpec
@@ -411,3 +412,9 @@ def test_an_episode_is_kept_once_however_many_turns_it_has():
 def test_auto_is_a_share_of_the_machine_s_memory():
     assert prefix_bytes(3, torch.device("cpu")) == 3 << 20 and prefix_bytes(0, torch.device("cpu")) == 0
     assert 1 << 26 < prefix_bytes("auto", torch.device("cpu")) < 1 << 40
+
+
+def test_a_container_has_less_than_its_machine(monkeypatch):
+    monkeypatch.setattr(memory, "allowed", lambda: 1 << 28)
+    assert prefix_bytes("auto", torch.device("cpu")) == 1 << 24
+    assert memory.activation_bytes(torch.device("cpu")) == 1 << 26

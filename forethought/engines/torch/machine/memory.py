@@ -19,7 +19,7 @@ import torch
 from transformers import PretrainedConfig
 
 from forethought.core.errors import UserError
-from forethought.core.free import free_memory, held_back
+from forethought.core.free import allowed, free_memory, held_back
 from forethought.core.parts import process_peak
 from forethought.core.types import Request, Segment
 from forethought.engines.base import Tell
@@ -93,10 +93,10 @@ def prefix_bytes(asked: int | Literal["auto"], device: torch.device) -> int:
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes that the machine, or its GPU, has."""
+    """Bytes that the machine has, a container's share of it, or its GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), allowed()))
 
 
 def activation_bytes(device: torch.device) -> int:
