@@ -228,8 +228,9 @@ class TorchEngine(Surgery):
         self.weights.base_moved |= policy == BASE
 
     def release(self, policy: str) -> None:
-        """Free the optimizer of a policy whose stage is over."""
+        """Free the optimizer of a policy whose stage is over, and what was left for its updates."""
         self.optimizers.pop(policy, None)
+        self.kernel_weights.left.drop(policy)
 
     def publish(self, policy: str) -> int:
         """Make the newest weights what `sample` reads, and return their new version."""

@@ -16,6 +16,7 @@ from forethought.engines.torch.forest import activations
 from forethought.engines.torch.forest.native import leaves
 from forethought.engines.torch.forest.native.layer import Layer
 from forethought.engines.torch.forest.native.library import library
+from forethought.engines.torch.forest.native.weights import Weights
 from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
@@ -204,11 +205,43 @@ def test_what_is_not_known_is_computed(change, computed):
 
 
 @pytest.mark.parametrize(
-    "spec", [{"reuse_forward": "off"}, {"reuse_forward": "auto"}, {"gradient_checkpointing": True}]
+    "spec",
+    [
+        {"reuse_forward": "off"},
+        {"reuse_forward": "auto"},
+        {"gradient_checkpointing": True},
+        {"layers": "torch"},  # which does not read it
+    ],
 )
 def test_nothing_is_left_where_nobody_asks(spec):
     engine = made(**spec)
     rolled(engine)
+    assert engine.kernel_weights.left.of("base") is None
+
+
+def test_a_model_whose_layers_pytorch_trains_leaves_nothing():
+    """The kernels sample from it, but do not train layers with norms of queries."""
+    engine = engine_of(model_of("qwen3"), reuse_forward="on", sampling="c", layers="c")
+    engine.prepare("base", OptimSpec())
+    stir(engine, "base")
+    rolled(engine)
+    assert isinstance(engine.kernel_weights._seen["base"].weights, Weights), "sampled by the kernels"
+    assert engine.kernel_weights.left.of("base") is None
+
+
+def test_policies_that_train_together_share_the_memory():
+    left = activations.ByPolicy(100)
+    asked = [Request(policy="plan", context=(3,), n=1, stops=(), max_tokens=4, update=1)]
+    for trained, most in (({"plan"}, 100), ({"plan", "act"}, 50)):
+        assert left.updates(asked, {"plan": 1}, trained) == {"plan": 1}
+        left.drop("plan")
+        assert left.begun("plan", 1).bound == most
+
+
+def test_who_does_not_train_any_more_has_nothing_left():
+    engine = made()
+    rolled(engine)
+    engine.release("base")
     assert engine.kernel_weights.left.of("base") is None
 
 

@@ -164,10 +164,11 @@ class Found:
 
 class ByPolicy:
     """The activations of all policies. They are let go when the policy's weights move. `bound`: most bytes of
-    each; 0: nothing is kept. `cost`: bytes of a token."""
+    all that train, which have equal parts; 0: nothing is kept. `cost`: bytes of a token."""
 
     def __init__(self, bound: int, cost: int = 0):
         self.bound, self.cost = bound, cost
+        self._each = bound
         self._of: dict[str, Activations] = {}
 
     def updates(
@@ -181,6 +182,7 @@ class ByPolicy:
             for r in requests
             if self.bound and r.update is not None and r.policy in trained and versions[r.policy] % CHECKED
         }
+        self._each = self.bound // max(1, len(trained))
         most = sum(r.n * r.max_tokens for r in requests if r.policy in asked)
         return asked if most * self.cost <= SPARE * self.bound else {}
 
@@ -188,7 +190,7 @@ class ByPolicy:
         """Where the tokens of this update leave theirs; those of an earlier one are let go."""
         own = self._of.get(policy)
         if own is None or own.update != update:
-            own = self._of[policy] = Activations(self.bound, update)
+            own = self._of[policy] = Activations(self._each, update)
         return own
 
     def of(self, policy: str) -> Activations | None:

@@ -83,6 +83,16 @@ class Decoder:
         """The module whose `forward` gives hidden states (without the head)."""
         return self._model().base_model
 
+    def trains_by_kernels(self) -> bool:
+        """Whether the kernels compute the layers of a training step here: nobody else reads what sampling
+        has left of one."""
+        inner = self.inner
+        return (
+            native.crew.layers
+            and native.fits(inner.norm.weight)
+            and all(weights_of(layer, self.d) is not None for layer in inner.layers)
+        )
+
     def hidden(
         self,
         ids_N: torch.Tensor,

@@ -94,7 +94,8 @@ class KernelWeights:
         if seen.weights.positions < context:
             self._reach(decoder, context)
             seen.weights.turn(self._angles[1])
-        left = None if update is None else self.left.begun(policy, update)
+        read = update is not None and decoder.trains_by_kernels()
+        left = self.left.begun(policy, update) if read else None
         return NativeSteps(seen.weights, threads, PolicyPaths(self.paths, policy), left)
 
     def left_by(self, policy: str) -> Activations | None:
