@@ -424,6 +424,20 @@ def measure(name: str, args, folder: Path) -> dict:
     }
 
 
+def alone(name: str, args, folder: Path) -> str:
+    """Our side of one row without the other: its steps after those left out. No ratio comes of it."""
+    row = ROWS[name]
+    write_model(row, folder / name)
+    n = WARM + min(args.repeats, row.get("repeats", args.repeats))
+    worker = Worker("ours", name, folder / name, args, n)
+    facts = [worker.first, *(worker.step() for _ in range(n - 1))]
+    worker.close()
+    for fact in facts:
+        check("ours", row, fact, args.precision)
+    wall, cpu = (", ".join(f"{f[clock]:.2f}" for f in facts[WARM:]) for clock in ("wall", "cpu"))
+    return f"{name}, {args.precision}: {wall} s (processor {cpu}), {facts[-1]['peak'] / 1e9:.1f} GB"
+
+
 def cold_starts(args, folder: Path) -> dict:
     """Seconds from the start of a process to the end of its first step, median of three, in turn."""
     model = folder / "cold"
@@ -465,6 +479,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-cold", action="store_true", help="leave out the cold starts")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--alone", action="store_true", help="measure our side without the other")
     parser.add_argument("--worker", choices=tuple(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
@@ -474,6 +489,11 @@ def main() -> int:
         parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
     if args.worker:
         SIDES[args.worker](args, ROWS[names[0]], Line())
+        return 0
+    if args.alone:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names:
+                print(alone(name, args, Path(folder)), flush=True)
         return 0
     if missing := [n for n in ("trl", "datasets") if importlib.util.find_spec(n) is None]:
         print(

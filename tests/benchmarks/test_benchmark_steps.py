@@ -53,6 +53,12 @@ def test_our_side_does_full_steps(steps, tmp_path):
         worker.close()
 
 
+def test_our_side_alone_says_its_steps(steps, tmp_path):
+    args = argparse.Namespace(precision="fp32", threads=1, repeats=1)
+    said = steps.alone("small", args, tmp_path)
+    assert said.startswith("small, fp32: 0.") and said.count(",") == 2 and said.endswith("GB")
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
