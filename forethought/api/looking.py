@@ -72,7 +72,7 @@ def sample(
 ) -> list[dict[str, Any]]:
     """`n` held-out tasks, each with what every role says and the verdicts. As `forethought sample --json`."""
     from forethought import look
-    from forethought.recipe.schema import TreeSpec
+    from forethought.recipe.sampling import drawn_with
 
     with trusting(trust_code):
         return beside_a_loop(
@@ -80,7 +80,7 @@ def sample(
                 look.find(path_of(source), task, written(overrides), step),
                 n=n,
                 level=level,
-                tree=TreeSpec(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p),
+                tree=drawn_with(temperature, top_p, top_k, min_p),
                 seed=seed,
                 problems=None if problems is None else Path(problems),
                 **_engine(engine_of),

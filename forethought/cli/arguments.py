@@ -14,6 +14,7 @@ from forethought.core.errors import UserError, unknown
 from forethought.core.printable import printable
 
 MOST_NUMBERS = 10_000  # in a list such as 3-5
+MOST_DIGITS = 18  # of a whole number: what 64 bits hold
 
 Verbs = argparse._SubParsersAction  # what `add_subparsers` gives
 
@@ -73,15 +74,15 @@ def words(text: str) -> tuple[str, ...]:
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text[:60]!r}")
     return int(text)
 
 
 def from_zero(text: str) -> int:
     """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
+    if not text.isdecimal() or len(text) > MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text[:60]!r}")
     return int(text)
 
 

@@ -343,6 +343,7 @@ def test_ctrl_c_before_anything_runs(run, capsys):
         ["sample", "r", "--top-p", "x"],
         ["sample", "r", "--top-k", "-1"],
         ["eval", "r", "--top-k", "1.5"],
+        ["eval", "r", "--top-k", "9" * 5000],
         ["eval", "r", "--min-p", "1.5"],
         ["sample", "r", "--min-p", "nan"],
     ],
