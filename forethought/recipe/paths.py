@@ -18,7 +18,16 @@ from forethought.core.named import find, is_known
 from forethought.recipe.code import is_file
 from forethought.recipe.options import PATHS
 from forethought.recipe.references import NAMED, named_task_option
-from forethought.recipe.schema import Change, ModelSpec, Recipe, StageSpec, TaskSpec, named_with
+from forethought.recipe.schema import (
+    Change,
+    ModelSpec,
+    Recipe,
+    StageSpec,
+    TaskSpec,
+    WorkflowSpec,
+    named_with,
+)
+from forethought.recipe.speaking import SPEAKING
 
 HUB = "hub:"  # begins a source that is no file
 TEXTS = ("prompt", "system")  # options of any taskset that say something, and name no code
@@ -67,9 +76,18 @@ def _whole(path: str, base: Path) -> str:
 def _changed(recipe: Recipe, change: Change) -> Recipe:
     task = _task(recipe.task, change)
     stages = tuple(_stage(f"stage.{i}", stage, change) for i, stage in enumerate(recipe.stage))
-    workflow = replace(recipe.workflow, name=named_with(change, "workflow", recipe.workflow.name))
+    workflow = _workflow(recipe.workflow, change)
     trackers = tuple(named_with(change, f"trackers.{i}", name) for i, name in enumerate(recipe.trackers))
     return replace(recipe, task=task, workflow=workflow, stage=stages, trackers=trackers)
+
+
+def _workflow(spec: WorkflowSpec, change: Change) -> WorkflowSpec:
+    paths = SPEAKING[spec.name].files if spec.name in SPEAKING else ()
+    options = {
+        key: _option(f"workflow.{key}", value, change) if key in paths else value
+        for key, value in spec.options.items()
+    }
+    return replace(spec, name=named_with(change, "workflow", spec.name), options=options)
 
 
 def _stage(where: str, stage: StageSpec, change: Change) -> StageSpec:

@@ -33,6 +33,7 @@ class Speaks:
     each_turn: tuple[str, ...] = ()  # who may speak before every answer of the environment; (): the last role
     # role -> the option that says how often it speaks at most on one path, whatever the environment answers
     at_most: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()  # options that name a file, which must be there
     asks: str = ""  # the face of `tasks.base` without which a taskset cannot be played
     demonstration: Callable[..., Any] | None = None  # (taskset, task) -> turns that imitation shows
     oracle: Callable[..., Any] | None = (
@@ -123,6 +124,7 @@ SPEAKING: dict[str, Speaks] = {
     "remembering": Speaks(
         roles=("plan", "act"),
         options={"memory": "", "narrative": True, "episodic": True, "replan_after": 0},
+        files=("memory",),
     ),
     "act_only": Speaks(roles=("act",)),
     "react": Speaks(roles=("think", "act"), continues={"act": "think"}, each_turn=("think", "act")),
@@ -190,11 +192,15 @@ def is_workflow(name: str) -> bool:
 def check_workflow(recipe: Recipe) -> None:
     """RecipeError for an unknown workflow, an option that it lacks, or a limit that allows nothing."""
     spec = recipe.workflow
-    known = speaks(spec.name).options
+    said = speaks(spec.name)
+    known = said.options
     for key, value in spec.options.items():
         if key not in known:
             raise RecipeError(f"workflow.{key}", unknown(f"option of {spec.name}", key, known))
         _check_option(f"workflow.{key}", value, known[key])
+    for key in said.files:
+        if not spec.options.get(key):
+            raise RecipeError(f"workflow.{key}", f'missing; {spec.name} reads a file: {key} = "FILE"')
     for key, least in (("max_turns", 1), ("max_tokens", 0)):
         if (value := getattr(spec, key)) < least:
             raise RecipeError(f"workflow.{key}", f"must be at least {least}, found {value}")

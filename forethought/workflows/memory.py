@@ -19,8 +19,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -106,11 +107,15 @@ def write(path: Path, kept: Iterable[Kept]) -> int:
 def read(path: Path) -> list[Kept]:
     """The memories of a file. UserError, with the line, for one that is none."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"workflow.memory: {path} cannot be read: {error}") from None
+        lines = path.read_text("utf-8").split("\n")  # a text may hold other ends of lines
+    except OSError as error:
+        raise UserError(f"workflow.memory: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"workflow.memory: {path} is no text in UTF-8: {error}") from None
     found = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             one = Kept(row["kind"], row["key"], row["text"])
@@ -156,7 +161,7 @@ def _opened(path: str, narrative: bool, episodic: bool) -> Memory:
 def memory_of(options: Mapping[str, Any]) -> Memory:
     """The memories that a recipe names. RecipeError where it names none."""
     if not options["memory"]:
-        raise RecipeError("workflow.memory", "names no file of memories; see docs/workflows.md")
+        raise RecipeError("workflow.memory", "names no file of memories; see docs/screens.md")
     return _opened(str(options["memory"]), bool(options["narrative"]), bool(options["episodic"]))
 
 
@@ -178,17 +183,30 @@ async def _executions(plan: Trajectory, task: Task, n: Counts) -> None:
     await together(execute(act, task, plan.text) for act in await plan.fork("act", n["act"]))
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> int:
+    """The command line. 2, and nothing is written, for a run that has nothing to remember."""
     parser = argparse.ArgumentParser(description="memories of what succeeded in a run's saved rollouts")
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(given)
     notes: list[str] = []
-    files = saved_steps(chosen.run)
-    kept = (one for path in files.values() for one in of_trees(read_trees(path, notes)))
-    print(*notes, f"{write(chosen.out, kept)} memories in {chosen.out}", sep="\n")
+    try:
+        files = saved_steps(chosen.run)
+        if not files:
+            raise UserError(f"{chosen.run} has no saved rollouts (trees/step-N.jsonl.gz)")
+        kept = [one for path in files.values() for one in of_trees(read_trees(path, notes))]
+        if not kept:
+            raise UserError(f"no act succeeded in the saved rollouts of {chosen.run}")
+        write(chosen.out, kept)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"--out: {chosen.out} cannot be written: {error.strerror}", file=sys.stderr)
+        return UserError.exit_code
+    print(*notes, f"{len(kept)} memories in {chosen.out}", sep="\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

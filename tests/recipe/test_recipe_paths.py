@@ -170,3 +170,13 @@ def test_an_older_run_wrote_nothing_down_and_a_damaged_record_is_refused(tmp_pat
     assert rundata.unwatched(out, recipe) == []
     rundata.record(desk_recipe(), out / "desk")
     assert not (out / "desk").exists()  # nothing to write down
+
+
+def test_the_memories_of_a_workflow_are_a_file_of_the_recipe(project):
+    (project / "memory.jsonl").write_text("")
+    (project / "r.toml").write_text(
+        'task = { name = "desk" }\nworkflow = { name = "remembering", memory = "memory.jsonl" }\n'
+    )
+    assert files(load(project / "r.toml")) == {"workflow.memory": project / "memory.jsonl"}
+    here = load(project / "r.toml", ["workflow.memory=own.jsonl", "workflow.episodic=false"])
+    assert here.workflow.options == {"memory": f"{Path.cwd()}/own.jsonl", "episodic": False}

@@ -79,3 +79,9 @@ def test_how_often_a_role_speaks_at_most_on_one_path():
         Speaks(roles=("plan",), options={"rounds": 3}, at_most={"plan": "round"})
     with pytest.raises(ValueError, match="at_most: .*'act'"):
         Speaks(roles=("plan",), options={"rounds": 3}, at_most={"act": "rounds"})
+
+
+def test_a_workflow_that_reads_a_file_is_refused_without_one():
+    for told in ("workflow=remembering", 'workflow={name="remembering",memory=""}'):
+        with pytest.raises(RecipeError, match="^workflow.memory: missing; remembering reads a file"):
+            check(load("desk", [told]))

@@ -52,6 +52,26 @@ def test_files_are_read_as_written_and_wrong_lines_are_named(tmp_path):
         memory.read(tmp_path / "nowhere")
 
 
+def test_other_ends_of_lines_stay_in_their_text_and_empty_lines_are_none(tmp_path):
+    path, odd = tmp_path / "memory.jsonl", [Kept("narrative", "a\u2028b", "c\x85d\x0ce")]
+    memory.write(path, odd)
+    path.write_text(path.read_text("utf-8") + "\n", "utf-8")
+    assert memory.read(path) == odd
+
+
+def test_the_command_says_what_has_nothing_to_remember_and_writes_nothing(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "memory.jsonl"
+    assert memory.main([str(tmp_path / "nowhere"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.strip().endswith("nowhere has no saved rollouts (trees/step-N.jsonl.gz)")
+    (tmp_path / "trees").mkdir()
+    (tmp_path / "trees" / "step-1.jsonl.gz").touch()
+    for outcome, code in ((0.0, 2), (1.0, 0)):
+        monkeypatch.setattr(memory, "read_trees", lambda path, notes, o=outcome: [tree(o)])
+        assert memory.main([str(tmp_path), "--out", str(out)]) == code and out.exists() == (code == 0)
+    assert memory.main([str(tmp_path), "--out", str(tmp_path)]) == 2  # a folder
+    assert len(memory.read(out)) == 2
+
+
 def tree(outcome: float) -> dict:
     node = lambda parent, role, text, **parts: {  # noqa: E731
         "parent": parent,
