@@ -17,7 +17,7 @@ from forethought.look.records import Record, Tell, play
 from forethought.look.source import Source
 from forethought.recipe.load import override
 from forethought.recipe.options import TASKSETS, names
-from forethought.recipe.schema import TreeSpec
+from forethought.recipe.schema import Recipe, TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
 from forethought.tasks.base import Spells, Taskset, Watched, face, needed
@@ -57,11 +57,8 @@ def watch(
     tell: Tell = lambda done, n: None,
 ) -> list[Film]:
     """The tasks that `sample` plays, in pictures. UserError where the taskset has none to show."""
-    recipe, name = source.recipe, source.recipe.task.name
-    if name in TASKSETS and {"pictures", "pages"} <= set(names(TASKSETS[name])):
-        pages = "live" if recipe.task.options.get("pages") == "live" else "eval"
-        recipe = override(recipe, [f"task.pictures={n}", f"task.pages={pages}"])
-        source = replace(source, recipe=recipe)
+    source = replace(source, recipe=_with_pictures(source.recipe, n))
+    recipe = source.recipe
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
         needed(taskset, Watched, "--watch")
         chosen = to_show(taskset, n, level, seed)
@@ -70,6 +67,15 @@ def watch(
     if not films:
         raise UserError("nothing can be shown: no plan was accepted, and so no page was opened")
     return films
+
+
+def _with_pictures(recipe: Recipe, n: int) -> Recipe:
+    name = recipe.task.name
+    known = names(TASKSETS[name]) if name in TASKSETS else ()
+    changes = [f"task.pictures={n}"] if "pictures" in known else []
+    if "pages" in known:  # a recording shows nothing
+        changes.append(f"task.pages={'live' if recipe.task.options.get('pages') == 'live' else 'eval'}")
+    return override(recipe, changes) if changes else recipe
 
 
 def _played(

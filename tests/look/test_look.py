@@ -11,7 +11,8 @@ from conftest import RIGHT, WRONG, Listening, desk_choices, desk_recipe, fake_de
 
 from forethought.core.errors import UserError
 from forethought.core.metrics import share_interval, wilson
-from forethought.look import evaluate, find, find_all, sample
+from forethought.look import evaluate, find, find_all, sample, samples
+from forethought.recipe.load import load
 from forethought.recipe.schema import TreeSpec
 from forethought.runs import run
 
@@ -336,3 +337,12 @@ def test_samples_show_what_was_said_and_judged(model):
     assert refused["reason"] == "the plan was refused, nothing was executed"
     with pytest.raises(UserError, match="no level 9 in desk"):
         sample(source, n=1, level=9, engine_of=fake_desk())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [("web-vision", {"pictures": 3}), ("web", {"pictures": 3, "pages": "eval"}), ("desk", {})],
+)
+def test_what_is_watched_is_pictured_whatever_the_run_kept(recipe, options):
+    found = samples._with_pictures(load(recipe), 3).task.options
+    assert {key: found[key] for key in ("pictures", "pages") if key in found} == options
