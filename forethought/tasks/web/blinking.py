@@ -17,12 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from forethought.core.errors import UserError
 from forethought.core.types import Verdict
 from forethought.interface.elements import Line, parse
 from forethought.interface.result import Parsed, Refusal
@@ -134,23 +135,32 @@ def rows(path: Path, tasks: Sequence[str], n: int) -> Iterator[dict[str, Any]]:
             }
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> int:
     """The command line."""
     from forethought.envs.web import miniwob
+    from forethought.tasks.web.shipped import shipped
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tasks", default="web-12")
     parser.add_argument("--n", type=int, default=10**9, help="episodes of each task (default: all)")
     parser.add_argument("--out", type=Path, help="a file (default: the terminal)")
-    chosen = parser.parse_args()
-    names = miniwob.chosen(chosen.tasks if chosen.tasks in miniwob.LISTS else chosen.tasks.split(","))
-    path = Path(str(files("forethought.tasks.web"))) / "demonstrations.jsonl.gz"
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows(path, names, chosen.n)]
-    if chosen.out:
-        chosen.out.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    else:
+    chosen = parser.parse_args(given)
+    try:
+        names = miniwob.chosen(chosen.tasks if chosen.tasks in miniwob.LISTS else chosen.tasks.split(","))
+        path, _ = shipped(names)
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows(path, names, chosen.n)]
+        if chosen.out:
+            chosen.out.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"--out: {chosen.out} cannot be written: {error.strerror}", file=sys.stderr)
+        return UserError.exit_code
+    if not chosen.out:
         print(*lines, sep="\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from importlib.resources import files
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -43,18 +42,14 @@ from forethought.recipe.ranges import at_least
 from forethought.tasks.base import Split, Taskset
 from forethought.tasks.sections import named
 from forethought.tasks.web import blinking, words
-from forethought.tasks.web.demonstrations import Shown, read
+from forethought.tasks.web.demonstrations import Page, Shown, read
 from forethought.tasks.web.pages import Live, Recorded
+from forethought.tasks.web.shipped import shipped
 from forethought.tasks.web.splits import divided
 from forethought.tasks.web.walk import check
 from forethought.tasks.web.watching import Attempt, Reel, attempts, film, pairs, reel_of, step_text
 from forethought.tasks.web.words import Act, Full, Speech, Vocabulary
 
-SHIPPED = {  # list of tasks -> its demonstrations, its vocabulary
-    "web-12": ("demonstrations.jsonl.gz", "words.json"),
-    "miniwob-56": ("demonstrations-56.jsonl.gz", "words-56.json"),
-}
-LARGEST = [*SHIPPED][-1]
 DRAWS = 10_000  # prompts that one episode can be drawn as
 OPEN = 24  # pages that Chromium holds at the same time: each is a process of about 140 MB
 ENOUGH = 10  # episodes to evaluate on that a level needs; paths longer than the longest such have its level
@@ -62,6 +57,7 @@ SHARP = 2.0  # pixels of a picture for each pixel of the page
 POPUP = 24  # words of a popup, and what a page holds of what was done
 LONGEST = 100  # plans that are counted out, of those that look longest
 STOPS = {"plan": "</plan>", "act": "</act>"}
+PLANS, ACTS = ("plan", "think"), ("act", "link")  # roles that say plans and acts, whatever the workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +119,7 @@ class Web(Taskset):
         self._reels: dict[str, list[Reel]] = {}  # of the tasks that are watched
         self._filmed: set[str] = set()
         self.open_episodes = 0 if self.pages == "recorded" else OPEN
-        file, self._words = self._shipped()
+        file, self._words = shipped(self.tasks)
         found = [one for one in episodes(file) if one.task in self.tasks]
         if said.splits != "task" and "held_out" in options:
             raise RecipeError(
@@ -150,14 +146,6 @@ class Web(Taskset):
         elif self._words.numbered:  # the longest pages are not those of the longest episodes
             self.observation = max(map(self._longest_page, self._widest(16))) + POPUP
         self._bridge, self._browser = Bridge(), None
-
-    def _shipped(self) -> tuple[Path, Vocabulary]:
-        """The file of the smallest list that has all tasks, and its vocabulary."""
-        if strange := set(self.tasks) - set(miniwob.LISTS[LARGEST]):
-            raise RecipeError("task.tasks", f"{min(strange)} has no demonstrations; those of {LARGEST} have")
-        name = next(name for name in SHIPPED if set(self.tasks) <= set(miniwob.LISTS[name]))
-        file, vocabulary = SHIPPED[name]
-        return Path(str(files("forethought.tasks.web"))) / file, words.shipped(vocabulary)
 
     def vocabulary(self) -> list[str]:
         """Pieces, slots, ids, roles, operations."""
@@ -236,7 +224,7 @@ class Web(Taskset):
     def demonstrate(self, task: Task) -> list[Turn]:
         """Of each page: the plan, the acts, and the page that comes next."""
         if self.stepwise or task.state.luck:
-            return [turn for turn in self._played(task) if turn.role != "think"]
+            return [turn for turn in self._played(task) if turn.role not in ("think", "blink")]
         speech = task.state.begin()[0]
         turns: list[Turn] = []
         for i, page in enumerate(task.state.shown.pages):
@@ -254,6 +242,8 @@ class Web(Taskset):
 
     def later_looks(self, task: Task) -> list[str]:
         """On each page after it."""
+        if self.stepwise or task.state.luck:  # a popup is looked at too
+            return [turn.text for turn in self._played(task) if turn.role == "blink"][1:]
         speech, found = task.state.begin()[0], []
         for last, page in pairwise(task.state.shown.pages):
             speech.plan(last.steps, "")  # draws the slots that a demonstration draws
@@ -275,8 +265,8 @@ class Web(Taskset):
         return [turn.text for turn in self._played(task) if turn.role == "think"]
 
     def _played(self, task: Task) -> list[Turn]:
-        """The oracle on the recording, with what goes wrong there: what it plans, and thinks and does in each
-        turn."""
+        """The oracle on the recording, with what goes wrong there: where it looks, what it plans, and thinks
+        and does in each turn."""
         state = task.state
         page = Recorded(state, self.stops["act"], None, self.stepwise, self.disturb if state.luck else None)
         page.reset(task, state.luck)
@@ -285,6 +275,9 @@ class Web(Taskset):
         while not (outcome and outcome.done) and (acts < self.attempts or not state.luck):
             speech, wanted = page.speech, page.walk.wanted()
             if outcome is None or outcome.replan:
+                shown = Page(page.walk.lines, *(tuple(part) for part in zip(*wanted, strict=True)))
+                seen = blinking.focuses(shown)
+                turns.append(Turn(role="blink", text=blinking.said(seen, speech)))
                 turns.append(Turn(role="plan", text=speech.plan(page.walk.planned(), self.stops["plan"])))
             now = wanted[:1] if self.stepwise else wanted
             turns.append(Turn(role="think", text=speech.plan([step for step, _ in now], "").strip()))
@@ -386,16 +379,16 @@ class Web(Taskset):
             return None
         said = [node for node in tree.nodes if node.role is not None]
         success = any(success_of(node.reward_parts) == 1 for node in said)
-        plan = next((node for node in said if node.role == "plan"), None)
+        plan = next((node for node in said if node.role in PLANS), None)
         wrong = "" if plan is None or plan.reward_parts.get("valid", 1) else plan.reason
         return film(tree.task, self._attempts(tree), success, said[-1].reason if said else "", wrong)
 
     def _attempts(self, tree: Tree) -> list[Attempt]:
         plans, acts, plan = [], [], ""
         for node in tree.nodes:
-            if node.role == "plan":
+            if node.role in PLANS:
                 plan = node.text
-            elif node.role == "act" and node.status != "overlong":
+            elif node.role in ACTS and node.status != "overlong":
                 plans.append(plan)
                 acts.append(node.text)
         reel = reel_of(self._reels.get(tree.task.id, ()), acts)

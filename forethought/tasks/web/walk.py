@@ -36,7 +36,10 @@ def check(disturb: Disturb) -> None:
     within("task.disturb.popup", disturb.popup, 0, 1)
     within("task.disturb.slip", disturb.slip, 0, 1)
     if disturb.popup + disturb.slip > 1:
-        raise RecipeError("task.disturb", f"popup and slip are at most 1 together, found {disturb}")
+        raise RecipeError(
+            "task.disturb",
+            f"popup and slip are at most 1 together, found {disturb.popup:g} and {disturb.slip:g}",
+        )
 
 
 class Luck:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -20,6 +22,7 @@ from forethought.tasks.web.words import Speech
 from forethought.workflows.blink_think_link import demonstration
 
 TAGS = {"plan": "think", "act": "link"}
+REF = re.compile(r"e\d+")
 LINES = (
     Line(ref="a", role="text", name="Kylie"),
     Line(ref="b", role="img", name="trash"),
@@ -125,3 +128,41 @@ def test_the_command_writes_rows(tmp_path):
     assert {one["why"] for one in row["focuses"]} <= {"touched", "anchor"}
     path = Path(str(files("forethought.tasks.web"))) / "demonstrations.jsonl.gz"
     assert next(blinking.rows(path, ["login-user"], 1)) == row
+
+
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_a_popup_is_looked_at_too(stepwise):
+    web = Web(
+        tasks=("click-tab-2", "login-user"),
+        pages="recorded",
+        tags=TAGS,
+        disturb={"popup": 0.5},
+        attempts=30,
+        stepwise=stepwise,
+    )
+    rng, popups = random.Random(0), 0
+    for task in web.demonstrable(rng, [web.levels[-1]] * 8):
+        seen = {word for word in task.prompt.split() if REF.fullmatch(word)}
+        roles, ids = [], []
+        for turn in demonstration(web, task):
+            roles.append(turn.role)
+            if turn.role is None:
+                seen = {word for word in turn.text.split() if REF.fullmatch(word)} | (
+                    seen if stepwise else set()
+                )
+            if turn.role == "blink":
+                ids = blinking.parsed(turn.text)
+                assert ids and set(ids) <= seen  # of the page that is there now
+            if turn.role == "link":  # and what is acted on first is what was looked at first
+                acted = next(word for word in turn.text.split() if REF.fullmatch(word))
+                assert roles[-2] != "think" or acted == ids[0]
+        assert roles.count("blink") == roles.count("think")
+        popups += roles.count("think") - len(task.state.shown.pages)
+    assert popups > 4
+
+
+def test_the_command_takes_all_tasks_that_have_demonstrations_and_refuses_the_others(capsys):
+    assert blinking.main(["--tasks", "click-color", "--n", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["task"] == "click-color"
+    assert blinking.main(["--tasks", "click-colour"]) == 2
+    assert "click-colour" in capsys.readouterr().err

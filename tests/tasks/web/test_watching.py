@@ -151,3 +151,15 @@ def test_ids_are_drawn_where_the_elements_are():
     # digits of two pixels each, in a field with an edge of two
     digits = (seen[20 + 2 : 20 + 12, 20 + 2 : 20 + 16] == 255).all(-1)
     assert (digits[::2, ::2] == number(31)).all()
+
+
+def test_a_thought_is_a_plan_and_a_link_acts():
+    web = Web(tasks=("login-user",), pages="recorded", tags={"plan": "think", "act": "link"})
+    [task] = web.family(random.Random(0), [3], "eval")
+    plan, act = (turn.text for turn in web.demonstrate(task))
+    web.watch([task])
+    play(web.environment(task, False), task, [act])
+    said = tree(task, plan, act)
+    roles = {"plan": "think", "act": "link", None: None}
+    found = web.groundings(replace(said, nodes=tuple(replace(n, role=roles[n.role]) for n in said.nodes)))
+    assert grounding(found)["steps"] == 3 and grounding(found)["step_success"] == 1
