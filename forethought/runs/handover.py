@@ -21,6 +21,7 @@ from forethought.runs.progress import Progress
 from forethought.stages.isolation.adaptive import Move
 from forethought.stages.isolation.core import REGION
 from forethought.stages.setting import Setting
+from forethought.stages.webrl.yes_or_no import JUDGES
 
 Decide = Callable[[str, str, str], None]  # (name, outcome, reason)
 AT_START = "-at-stage-"
@@ -216,9 +217,9 @@ def rejoin(stage: Setting, p: Progress, role: str) -> str:
 
 
 def lay_down(engine: Engine, p: Progress) -> None:
-    """At a stage's end: references are dropped, optimizers forgotten, held weights let go."""
+    """At a stage's end: references and critics are dropped, optimizers forgotten, held weights let go."""
     for policy in list(engine.policies()):
-        if AT_START in policy or policy.startswith(REGION):
+        if AT_START in policy or policy.startswith((REGION, JUDGES)):
             engine.drop(policy)
         else:
             engine.release(policy)

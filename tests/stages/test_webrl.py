@@ -23,8 +23,9 @@ from forethought.recipe.load import load
 from forethought.recipe.schema import LossSpec, OptimSpec, TreeSpec, UntilSpec
 from forethought.report.load import load as read_run
 from forethought.report.phases import phases as phases_of
-from forethought.runs import run
+from forethought.runs import handover, run
 from forethought.runs.interrupts import Wish
+from forethought.runs.progress import Progress
 from forethought.stages.step import Stage
 from forethought.stages.webrl import outcomes, phases
 from forethought.stages.webrl.lineage import generation, task_of
@@ -256,6 +257,15 @@ def _forked() -> Tree:
             Node(id=3, parent=1, role="act", reward_parts={"outcome": 0.0}, **row),
         ),
     )
+
+
+def test_the_critic_the_judge_and_the_references_end_with_the_stage():
+    stage = stage_of(outcome=OutcomeSpec(learns=1))
+    stage.step(0)
+    own = {"webrl-critic", "webrl-outcome", "plan-at-stage-0-phase-0"}
+    assert own <= set(stage.engine.policies())
+    handover.lay_down(stage.engine, Progress(policies={"plan": "plan", "act": "base"}))
+    assert set(stage.engine.policies()) == {"base", "plan"}
 
 
 # replay -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from forethought.stages.setting import Setting
 from forethought.workflows.words import Words
 
 QUESTION, YES, NO = "Success?", "yes", "no"
+JUDGES = "webrl-"  # begins the names of such policies, which end with their stage
 Places = Sequence[tuple[int, int]]
 """(tree, node): the path that ends with this node."""
 
@@ -35,7 +36,7 @@ class YesOrNo:
     @property
     def policy(self) -> str:
         """Its name in the engine."""
-        return f"webrl-{self.name}"
+        return f"{JUDGES}{self.name}"
 
     def begin(self) -> None:
         """New, with an optimizer; what an attempt at the stage that was rolled back has left is dropped."""
