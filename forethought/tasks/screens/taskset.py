@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forethought.core.errors import RecipeError, unknown
+from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.films import Film, Frame, Mark
 from forethought.core.grounding import Box, Did, Pair, Point, Wanted, centre, inside
 from forethought.core.scores import success_of
@@ -106,12 +106,17 @@ class Screens(Taskset):
             )
         self.said = said
         path = Path(said.shots) if said.shots else Path(str(files("forethought.tasks.screens"))) / FILE
-        every = shots_of(path)
+        try:
+            every = shots_of(path)
+        except UserError as error:
+            raise RecipeError("task.shots", str(error)) from None
         known = sorted({shot.task for shot in every})
         if strange := [task for task in said.tasks if task not in known]:
             raise RecipeError("task.tasks", unknown("task of the file of screens", strange[0], known))
         if not said.tasks:
             raise RecipeError("task.tasks", "names no task")
+        if twice := [task for i, task in enumerate(said.tasks) if task in said.tasks[:i]]:
+            raise RecipeError("task.tasks", f"{twice[0]} is named twice")
         self._shots: dict[Split, dict[str, list[Shot]]] = {"train": {}, "eval": {}}
         self._by_name: dict[tuple[str, int], Shot] = {}
         for shot in every:
@@ -275,11 +280,15 @@ class Screens(Taskset):
             return f"an act is: click WHAT WHERE {self.stops['act']}"
         at = words[1:-1][-2:]
         if self.said.answer == "mark":
-            if not at or at[-1][:1] != "m" or not at[-1][1:].isdigit():
+            if not at or at[-1][:1] != "m" or not at[-1][1:].isdecimal():
                 return "a place is the number of a mark"
             n = int(at[-1][1:])
             return centre(state.boxes[n - 1]) if 1 <= n <= len(state.boxes) else f"there is no mark {n}"
-        if len(at) != 2 or [one[:1] for one in at] != ["x", "y"] or not all(one[1:].isdigit() for one in at):
+        if (
+            len(at) != 2
+            or [one[:1] for one in at] != ["x", "y"]
+            or not all(one[1:].isdecimal() for one in at)
+        ):
             return "a place is an x and a y"
         return tuple(STEP * int(one[1:]) + STEP / 2 for one in at)  # type: ignore[return-value]
 

@@ -167,6 +167,8 @@ def test_words_that_training_never_asked_are_one_word(path):
     [
         ({"tasks": ("click-colour",)}, "task.tasks"),
         ({"tasks": ()}, "task.tasks"),
+        ({"tasks": ("click-color", "click-color")}, "task.tasks"),
+        ({"shots": "/nowhere.xz"}, "task.shots"),
         ({"patch": 15}, "task.patch"),
         ({"share": 0.0}, "task.share"),
         ({"shift": 41}, "task.shift"),
