@@ -176,7 +176,7 @@ class Desk(Guided):
                     break
             parents = {names[n]: tuple(names[p] for p in ps) for n, ps in state.parents.items()}
             state = Goal(parents=parents, cells=cells, goal=names[state.goal], value=state.value)
-        return _task(level, context, replace(state, value=rng.choice(VALUES), slips=frozenset()))
+        return _task(level, context, replace(state, value=rng.choice(VALUES), slips=frozenset(), popups={}))
 
     # ---- oracle
 

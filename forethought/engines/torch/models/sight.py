@@ -35,7 +35,7 @@ class Pictures:
         self._picture = picture
         self._starts: list[int] = []
         self._names: list[str] = []
-        self._ids: dict[str, tuple[int, ...]] = {}
+        self._ids: dict[str, range] = {}  # one number takes as much room as a patch: they are not kept
         self._kept: OrderedDict[str, Seen] = OrderedDict()
         self._next = first
 
@@ -60,9 +60,9 @@ class Pictures:
             n = len(self.look(word).patches)
             self._starts.append(self._next)
             self._names.append(word)
-            self._ids[word] = tuple(range(self._next, self._next + n))
+            self._ids[word] = range(self._next, self._next + n)
             self._next += n
-        return self._ids[word]
+        return tuple(self._ids[word])
 
     def look(self, word: str) -> Seen:
         """The picture. ValueError where the taskset gives none that fits."""
