@@ -44,7 +44,9 @@ class Source:
     def open(self, taskset: Taskset, engine_of: EngineOf = torch_engine) -> Engine:
         """The weights, ready to sample."""
         recipe = self.recipe
-        if self.checkpoint and Path(recipe.model.path) == self.checkpoint / BASE and face(taskset, Sees):
+        # `override` has made the path a whole one, wherever the run was looked for
+        own = self.checkpoint and Path(recipe.model.path).absolute() == (self.checkpoint / BASE).absolute()
+        if own and face(taskset, Sees):
             # what reads pictures is no model of transformers': it is made anew, and its weights are read
             recipe = replace(recipe, model=replace(recipe.model, path=""))
         if recipe.model.path:

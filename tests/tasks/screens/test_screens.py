@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from forethought.core.sight import MARK
 from forethought.core.types import Task
 from forethought.estimate import lengths
 from forethought.exports.checkpoint import find
+from forethought.look import samples, source
 from forethought.recipe.load import load
 from forethought.runs import run
 from forethought.tasks.screens import shots
@@ -203,7 +205,7 @@ def test_an_estimate_counts_patches(path):
     assert found.prompt == 100 + 7  # @ask and six words
 
 
-def test_it_trains_speaks_and_is_not_exported(path, tmp_path):
+def test_it_trains_speaks_is_watched_and_is_not_exported(path, tmp_path, monkeypatch):
     small = ["model.width=32", "model.mlp=32", "model.layers=2", "stage.0.until.steps=2", "stage.0.batch=4"]
     made = recipe(path, *small, "task.pictures=1")
     run.train(made, tmp_path / "run", lambda *seen: None)
@@ -212,3 +214,6 @@ def test_it_trains_speaks_and_is_not_exported(path, tmp_path):
     assert len(list((tmp_path / "run" / "images").iterdir())) >= 1
     with pytest.raises(UserError, match="was trained on pictures"):
         find(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)  # where a run is named by a path that is not whole
+    films = samples.watch(source.find(Path("run"), None, ["task.pictures=0"]), n=2)
+    assert len(films) == 2 and all(film.pictures for film in films)
