@@ -318,7 +318,7 @@ class Screens(Taskset):
         return did, Wanted(op="click", element="right", box=hit)
 
     def film(self, tree: Tree) -> Film | None:
-        """The picture, what is right on it, and the place that was chosen."""
+        """The picture, what the planner's words mean on it, and the place that was chosen."""
         if tree.task.id not in self._filmed:
             return None
         state: Drawn = tree.task.state
@@ -333,7 +333,7 @@ class Screens(Taskset):
             image=name_of(image),
             width=SIDE,
             height=SIDE,
-            planned=tuple(Mark(said=f"click {state.shot.what}", box=box) for box in state.good),
+            planned=self._planned(tree.task, said["plan"].text) if "plan" in said else (),
             chosen=(Mark(said=said["act"].text, box=dot, note=reason, good=success),)
             if "act" in said
             else (),
@@ -350,6 +350,13 @@ class Screens(Taskset):
             frames=(frame,),
             pictures={frame.image: image},
         )
+
+    def _planned(self, task: Task, text: str) -> tuple[Mark, ...]:
+        """The planner's words, on all that is right where they are those of the question."""
+        words = text.removesuffix(self.stops["plan"]).strip()
+        if not (verdict := self.judge_plan(task, text)).score:
+            return (Mark(said=words, box=None, note=verdict.reason, good=False),)
+        return tuple(Mark(said=words, box=box) for box in task.state.good)
 
 
 class Click(Environment):

@@ -217,3 +217,14 @@ def test_it_trains_speaks_is_watched_and_is_not_exported(path, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)  # where a run is named by a path that is not whole
     films = samples.watch(source.find(Path("run"), None, ["task.pictures=0"]), n=2)
     assert len(films) == 2 and all(film.pictures for film in films)
+
+
+def test_a_film_shows_the_planners_words_and_not_the_oracles(path):
+    taskset = screens(path)
+    [task, *_] = eval_tasks(taskset)
+    right = f"click {task.state.shot.what}"
+    assert [(m.said, m.box) for m in taskset._planned(task, f"{right} </plan>")] == [
+        (right, task.state.good[0])
+    ]
+    [wrong] = taskset._planned(task, "click the </plan>")
+    assert (wrong.said, wrong.box, wrong.good) == ("click the", None, False) and right in wrong.note
