@@ -73,6 +73,16 @@ def says(which):
     return lambda policy, text, i, seed: choices(text, "plan")[which(next(count))]
 
 
+def test_a_mutate_that_makes_nothing_usable_ends_the_run_by_name(monkeypatch):
+    stage = stage_of(script=says(lambda i: WRONG))
+    monkeypatch.setattr(
+        Desk, "mutate", lambda self, task, rng: replace(self.family(rng, [1], "train")[0], level=9)
+    )
+    with pytest.raises(UserError, match="phase 1 has no task to choose from: .*none of the levels"):
+        for k in range(4):
+            stage.step(k)
+
+
 # lineages ---------------------------------------------------------------------------------------------------
 
 

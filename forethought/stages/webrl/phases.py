@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from forethought.core.errors import UserError
 from forethought.core.metrics import Last, Mean, Metric, Sum
 from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Undrawn
@@ -47,6 +48,12 @@ def begin(s: Setting, state: State, critic: YesOrNo) -> dict[str, Metric]:
     state["tasks"] = []
     if not first and spec.tasks != "uniform":
         made = _candidates(s, spec, state["failed"], needed, rng)
+        if not made:  # to go on with fresh ones would be another experiment
+            raise UserError(
+                f"phase {state['phase']} has no task to choose from: what was made of those that failed "
+                f"({len(state['failed'])}) broke or has none of the levels {sorted(set(s.curriculum.levels))}; "
+                '`forethought check` tries mutate, and curriculum.tasks = "band" draws fresh tasks'
+            )
         state["tasks"], told = _within(s, critic, spec, made, needed)
     state["failed"] = []
     state["chosen"], seen = (
