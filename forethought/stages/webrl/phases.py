@@ -51,7 +51,8 @@ def begin(s: Setting, state: State, critic: YesOrNo) -> dict[str, Metric]:
         if not made:  # to go on with fresh ones would be another experiment
             raise UserError(
                 f"phase {state['phase']} has no task to choose from: what was made of those that failed "
-                f"({len(state['failed'])}) broke or has none of the levels {sorted(set(s.curriculum.levels))}; "
+                f"({len(state['failed'])}) broke, or has none of the levels "
+                f"{sorted(set(s.curriculum.levels))}; "
                 '`forethought check` tries mutate, and curriculum.tasks = "band" draws fresh tasks'
             )
         state["tasks"], told = _within(s, critic, spec, made, needed)
