@@ -338,6 +338,7 @@ WEBRL = {
         ({"curriculum": {"high": 0.01}}, "stage.0.curriculum.high: must be between 0.05 and 1, found 0.01"),
         ({"curriculum": {"tasks": "all"}}, "stage.0.curriculum.tasks: "),
         ({"replay": {"low": 0.5}}, "stage.0.replay.low: must be at least 1, found 0.5"),
+        ({"loss": {"name": "grpo"}}, 'stage.0.loss: "grpo" compares with the log-probs of sampling'),
         ({"curriculum": {"endpoint": {"model": "m"}}}, "stage.0.curriculum.endpoint: desk has no rewritten"),
         ({"kind": "reinforce", "credit": {"name": "webrl"}}, 'stage.0.credit.name: "webrl" reads the values'),
     ],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from forethought.core.errors import RecipeError
+from forethought.learn.losses import row
 from forethought.recipe.check_reinforce import VALUED
 from forethought.recipe.kinds.reinforce import Reinforce, tree_in_words
 from forethought.recipe.kinds.words import trains
@@ -133,6 +134,12 @@ class WebRL(Reinforce):
                 f"{self.phases - 1}, found {self.outcome.learns}",
             )
         at_least(f"{where}.replay.most", self.replay.most, 0)
+        if self.replay.most and "old" in row(self.loss_name, f"{where}.loss").needs:
+            raise RecipeError(
+                f"{where}.loss",
+                f'"{self.loss_name}" compares with the log-probs of sampling, which replayed turns have not '
+                'kept; use "webrl" or "webrl_released", or replay.most = 0',
+            )
         at_least(f"{where}.replay.keep", self.replay.keep, 0)
         at_least(f"{where}.replay.low", self.replay.low, 1)
         at_least(f"{where}.replay.high", self.replay.high, self.replay.low)
