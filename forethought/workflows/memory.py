@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from forethought.core.errors import RecipeError, UserError
+from forethought.core.scripts import ended
 from forethought.core.types import Task
 from forethought.traces.files import read_trees, saved_steps
 from forethought.workflows.acting import judge_plan
@@ -189,8 +190,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args(given)
-    notes: list[str] = []
-    try:
+
+    def work() -> None:
+        notes: list[str] = []
         files = saved_steps(chosen.run)
         if not files:
             raise UserError(f"{chosen.run} has no saved rollouts (trees/step-N.jsonl.gz)")
@@ -198,14 +200,9 @@ def main(given: Sequence[str] | None = None) -> int:
         if not kept:
             raise UserError(f"no act succeeded in the saved rollouts of {chosen.run}")
         write(chosen.out, kept)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"--out: {chosen.out} cannot be written: {error.strerror}", file=sys.stderr)
-        return UserError.exit_code
-    print(*notes, f"{len(kept)} memories in {chosen.out}", sep="\n")
-    return 0
+        print(*notes, f"{len(kept)} memories in {chosen.out}", sep="\n")
+
+    return ended(work, chosen.out)
 
 
 if __name__ == "__main__":

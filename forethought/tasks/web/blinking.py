@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from forethought.core.errors import UserError
+from forethought.core.scripts import ended
 from forethought.core.types import Verdict
 from forethought.interface.elements import Line, parse
 from forethought.interface.result import Parsed, Refusal
@@ -145,21 +145,17 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--n", type=int, default=10**9, help="episodes of each task (default: all)")
     parser.add_argument("--out", type=Path, help="a file (default: the terminal)")
     chosen = parser.parse_args(given)
-    try:
+
+    def work() -> None:
         names = miniwob.chosen(chosen.tasks if chosen.tasks in miniwob.LISTS else chosen.tasks.split(","))
         path, _ = shipped(names)
         lines = [json.dumps(row, ensure_ascii=False) for row in rows(path, names, chosen.n)]
         if chosen.out:
             chosen.out.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"--out: {chosen.out} cannot be written: {error.strerror}", file=sys.stderr)
-        return UserError.exit_code
-    if not chosen.out:
-        print(*lines, sep="\n")
-    return 0
+        else:
+            print(*lines, sep="\n")
+
+    return ended(work, chosen.out)
 
 
 if __name__ == "__main__":
