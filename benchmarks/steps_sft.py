@@ -83,7 +83,8 @@ def trl(args, row: dict, line, words: list[str]) -> None:
     """TRL's side."""
     import torch
     from datasets import Dataset
-    from steps import BETAS, CLIP, DECAY, LR, lora
+    from steps import BETAS, CLIP, DECAY, LR
+    from steps_trl import lora
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
