@@ -191,9 +191,11 @@ def _either(args: tuple[Any, ...], value: Any, where: str) -> Any:
     word = next((kind for kind in args if get_origin(kind) is Literal), None)
     kinds = [kind for kind in args if kind is not NoneType and kind is not word]
     if word:
-        if value not in get_args(word) and not isinstance(value, int | float):
-            _need(False, f"{_WORDS[kinds[0]]} or {' or '.join(map(repr, get_args(word)))}", value, where)
-        return value if isinstance(value, str) else to_record(kinds[0], value, where)
+        if isinstance(value, str) and value in get_args(word):
+            return value
+        said = f"{_WORDS[kinds[0]]} or {' or '.join(map(repr, get_args(word)))}"
+        _need(_is_scalar(kinds[0], value), said, value, where)
+        return to_record(kinds[0], value, where)
     if len(kinds) == 1:
         return to_record(kinds[0], value, where)
     shapes = [get_origin(kind) or kind for kind in kinds]
@@ -202,11 +204,14 @@ def _either(args: tuple[Any, ...], value: Any, where: str) -> Any:
     return to_record(kinds[fits.index(True)], value, where)
 
 
-def _scalar(kind: type, value: Any, where: str) -> Any:
-    fits = isinstance(value, (int, float) if kind is float else kind)
+def _is_scalar(kind: type, value: Any) -> bool:
     if isinstance(value, bool) and kind is not bool:  # Python counts True as 1; a recipe does not
-        fits = False
-    _need(fits, _WORDS[kind], value, where)
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+    _need(_is_scalar(kind, value), _WORDS[kind], value, where)
     try:
         return _finite(float(value) if kind is float else value, where)
     except OverflowError:

@@ -182,6 +182,14 @@ def test_a_shipped_name_wins_over_a_directory_and_a_path_reaches_it(tmp_path, mo
             'task.options: write options beside the name: task = { name = "desk", slip = 0.1 }',
         ),
         ("eval = { noise = 1 }", "eval.noise: expected true or false, found the whole number 1"),
+        (
+            "engine = { gradient_checkpointing = 1 }",
+            "engine.gradient_checkpointing: expected true or false or 'auto', found the whole number 1",
+        ),
+        (
+            "engine = { threads = 1.5 }",
+            "engine.threads: expected a whole number or 'auto', found the number 1.5",
+        ),
         ("about = 3", "about: expected text, found the whole number 3"),
         ("task = 3", "task: expected a table, found the whole number 3"),
         (
