@@ -12,12 +12,23 @@ PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 def free_memory(proc: Path = PROC, cgroup: Path = CGROUP) -> float:
     """Bytes that this process can still have: what the kernel says is available, and no more than its control
-    group allows it in all. 0 where nobody can say."""
+    group has left. 0 where nobody can say."""
     try:
         said = re.search(r"^MemAvailable:\s*(\d+) kB", (proc / "meminfo").read_text(encoding="utf-8"), re.M)
     except OSError:
         return 0
-    return min(int(said[1]) * 1024 if said else 0, allowed(cgroup))
+    return max(0.0, min(int(said[1]) * 1024 if said else 0, allowed(cgroup) - _in_use(cgroup)))
+
+
+def _in_use(cgroup: Path) -> int:
+    """Bytes that the control group of a container holds and cannot let go: all but copies of files."""
+    try:
+        held = int((cgroup / "memory.current").read_text(encoding="utf-8"))
+        parts = (cgroup / "memory.stat").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return 0
+    files = re.findall(r"^(?:in)?active_file (\d+)$", parts, re.M)
+    return max(0, held - sum(map(int, files)))
 
 
 def allowed(cgroup: Path = CGROUP) -> float:

@@ -129,3 +129,22 @@ def test_memory_that_is_free(tmp_path):
     for limit, wanted in (("max", 65536), ("1000", 1000), ("9999999999", 65536)):
         (tmp_path / "memory.max").write_text(f"{limit}\n")
         assert free_memory(tmp_path, tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("current", "stat", "wanted"),
+    [
+        ("700", "anon 500\nfile 200\nactive_file 150\ninactive_file 50\nslab 3\n", 1000 - 500),
+        ("700", "anon 700\n", 300),
+        ("1100", "active_file 0\ninactive_file 20\n", 0),
+        ("100", "active_file 90\ninactive_file 90\n", 1000),
+        ("?", "", 1000),
+    ],
+)
+def test_memory_that_a_container_has_left(tmp_path, current, stat, wanted):
+    """What it holds is not free, but for copies of files, which it lets go."""
+    (tmp_path / "meminfo").write_text("MemAvailable:     64 kB\n")
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text(f"{current}\n")
+    (tmp_path / "memory.stat").write_text(stat)
+    assert free_memory(tmp_path, tmp_path) == wanted
