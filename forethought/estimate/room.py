@@ -25,6 +25,7 @@ from forethought.recipe.layout import policy_of, trains_whole, weights_of
 from forethought.recipe.schema import ModelSpec, Recipe, TrainingSpec
 
 MOST_HEADER = 100 << 20  # bytes, as safetensors has it
+SAME = 0.9  # of the weights by a configuration that its files hold at least
 # settings that take less, from the one that changes least
 TRIALS: tuple[tuple[str, ...], ...] = (
     ("engine.weights=bf16",),
@@ -121,11 +122,15 @@ def _with(recipe: Recipe, said: dict[str, Any]) -> Recipe:
 
 
 def counted(model: ModelSpec) -> Counted | None:
-    """By its configuration, or by the headers of its files; None where neither tells."""
+    """By its configuration, or by the headers of its files; None where neither tells, or where the files hold
+    less than the configuration says: loading names what does not match."""
+    held = _by_headers(Path(model.path).expanduser())
     try:
         shape = shape_of(model.path)
     except UserError:
-        return _by_headers(Path(model.path).expanduser())
+        return held
+    if held and held.weights < SAME * shape.parameters:
+        return None
     ends = shape.vocabulary * shape.width * (1 if shape.tied else 2)
     return Counted(shape.parameters, ends, shape.adapter(1))
 

@@ -72,6 +72,16 @@ def test_weights_of_a_kind_without_estimates_are_counted_from_headers(tmp_path):
     assert counted(ModelSpec(path="nobody/knows-this-one")) is None
 
 
+def test_a_configuration_that_its_files_do_not_hold_is_left_to_loading(large):
+    """The key is what is wrong then, not the memory."""
+    assert counted(ModelSpec(path=str(large))).weights == EIGHT
+    header = json.dumps({"n": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}})
+    (large / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    check_room(recipe_of(large), free=GIB)
+    (large / "config.json").write_text(json.dumps(SHAPE | {"num_hidden_layers": 10**6}))
+    check_room(recipe_of(large), free=GIB)
+
+
 def test_what_lies_in_memory_by_layout():
     model, hardware = Counted(1000, 100, 7), cpu()
     whole = needs(recipe_of("x"), model, hardware)
