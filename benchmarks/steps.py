@@ -235,7 +235,7 @@ def ours(args, row: dict, line: Line) -> None:
             trained=m["tokens/trained"],
             loss=m["loss/pg"],
             entropy=m["entropy/plan"],
-            gap=m["gap/sampler_max"],
+            gap=m.get("gap/sampler_max", 0.0),  # an update that reuses the forward pass compares nothing
         )
 
 

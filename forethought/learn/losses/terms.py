@@ -21,6 +21,9 @@ NEEDS_OF = {
 }
 """Field of the tokens -> the need that a row declares for it."""
 
+GAPS = ("gap/sampler", "gap/sampler_max")
+"""How far log-probs of the trainer are from those of the sampler, where both were computed."""
+
 
 def measure(term: Term, t: Tokens) -> tuple[Numbers, dict[str, Metric]]:
     """(sum over the tokens of weight x loss, with its gradient; the loss's metrics, as sums over sums)."""
@@ -34,8 +37,8 @@ def measure(term: Term, t: Tokens) -> tuple[Numbers, dict[str, Metric]]:
         metrics[name] = Mean((weight_N * x_N).sum().item(), count)
     if "old" in own.needs:
         gap_N = (t.logp.detach() - t.old).abs() * weight_N
-        metrics["gap/sampler"] = Mean(gap_N.sum().item(), count)
-        metrics["gap/sampler_max"] = Max(gap_N.max().item())
+        metrics[GAPS[0]] = Mean(gap_N.sum().item(), count)
+        metrics[GAPS[1]] = Max(gap_N.max().item())
     for role in t.roles() if own.by_role else ():
         own_N = t.of_role(role) * weight_N
         metrics[f"loss/{term.stream}_{role}"] = Mean((own_N * loss_N).sum().item(), float(own_N.sum()))

@@ -22,7 +22,7 @@ from forethought.engines.torch.forest.lora import is_lora
 from forethought.engines.torch.loss import objectives
 from forethought.engines.torch.loss.tokens import Tokens
 from forethought.engines.torch.policies.table import Policies
-from forethought.learn.losses.terms import measure, split
+from forethought.learn.losses.terms import GAPS, measure, split
 
 Loss = tuple[torch.Tensor, dict[str, Metric]]
 Slopes = Sequence[torch.Tensor | None]
@@ -71,6 +71,8 @@ def backward(
                 loss, metrics = _on_tokens(tokens, given)
             else:
                 loss = (torch.cat([slopes[i] for i, _, _ in said.spans]) * logp_N).sum()
+            if found is not None:  # the sampler's own numbers: there is nothing to compare
+                metrics = {name: metric for name, metric in metrics.items() if name not in GAPS}
             metrics |= _entropies(entropy_N, tokens, objective.terms[0].stream)
         for term, targets, own_KH, reference_KH in zip(whole, kept, hidden_KH, references, strict=True):
             total, found = _on_distributions(weights, model, own_KH, reference_KH, row, targets, term)
