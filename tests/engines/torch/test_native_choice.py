@@ -11,7 +11,7 @@ import torch
 from tolerance import rounding
 
 from forethought.engines.torch.forest.native.library import library, why_not
-from forethought.engines.torch.forest.native.steps import Settings
+from forethought.engines.torch.forest.native.rows import Settings
 from forethought.engines.torch.forest.native.train import crew
 from forethought.engines.torch.sampling import choice
 from forethought.engines.torch.sampling.choice import Choice

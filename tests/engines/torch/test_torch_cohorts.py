@@ -19,7 +19,7 @@ from forethought.core.types import Batch, Request, Segment
 from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.forest.decoder import decoder_of
 from forethought.engines.torch.forest.lora import is_lora
-from forethought.engines.torch.forest.native.steps import Settings
+from forethought.engines.torch.forest.native.rows import Settings
 from forethought.engines.torch.policies import table as policies
 from forethought.engines.torch.sampling import choice, decoding, mixed, slots
 from forethought.engines.torch.sampling import sampler as sampling

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from forethought.engines.torch.forest.native.library import address, floats, library
-from forethought.engines.torch.forest.native.steps import Settings
+from forethought.engines.torch.forest.native.rows import Settings
 from forethought.engines.torch.forest.native.train import crew
 
 SHARED = 1 << 17  # numbers of logits that several threads look through together

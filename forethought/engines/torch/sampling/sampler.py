@@ -25,7 +25,8 @@ from forethought.core.types import Completion, Request
 from forethought.engines.base import BASE
 from forethought.engines.torch.forest.activations import Activations, ByPolicy
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of
-from forethought.engines.torch.forest.native.steps import NativeSteps, Settings
+from forethought.engines.torch.forest.native.rows import Settings
+from forethought.engines.torch.forest.native.steps import NativeSteps
 from forethought.engines.torch.forest.native.weights import Weights, angles_of, runs
 from forethought.engines.torch.forest.paths import Paths, PolicyPaths
 from forethought.engines.torch.sampling.choice import Choice

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
-from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from forethought.engines.torch.forest.activations import Block as Left
 from forethought.engines.torch.forest.native.instructions import FLOATS
 from forethought.engines.torch.forest.native.leaves import Leaves, pointer
 from forethought.engines.torch.forest.native.library import address, floats
+from forethought.engines.torch.forest.native.rows import Rows, read_by_kernels
 from forethought.engines.torch.forest.native.tree import Path, Tree
 from forethought.engines.torch.forest.native.weights import Weights
 from forethought.engines.torch.forest.paths import Block, Kept, PolicyPaths
@@ -29,64 +29,6 @@ CACHE = 16 << 20
 # bytes of weights that threads read together, each its columns, for all rows; smaller ones each reads whole,
 # for rows of its own, and waits for nobody
 TOGETHER = 32 << 20
-
-
-class Settings(NamedTuple):
-    """What each row draws from (`Request`), an array [rows] of each setting."""
-
-    temperature: np.ndarray  # float32; 0: the mode alone
-    top_p: np.ndarray  # float32; 1: all
-    min_p: np.ndarray  # float32; 0: all
-    top_k: np.ndarray  # int64; 0: all
-
-
-class Rows(Protocol):
-    """Rows in the making, a line each."""
-
-    tokens: np.ndarray  # int64 [lines, most]
-    length: np.ndarray  # int64, tokens drawn so far
-    logps: np.ndarray  # float32 [lines, most]
-    drawn_logps: np.ndarray
-    noise: np.ndarray  # float64 [lines, most]
-    settings: Settings
-    most: np.ndarray  # int64, of each row
-    context: np.ndarray  # int64, tokens of its context
-    kind: np.ndarray  # int64
-    ends_KV: np.ndarray  # bool [kinds, vocabulary]: whether a token ends a row of this kind
-    done: np.ndarray  # bool
-    finished: np.ndarray  # bool
-
-
-class _Rows(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int) for name in ("rows", "most", "kinds", "vocabulary")),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                "path_from",
-                "path",
-                "tail",
-                "first",
-                "row",
-                "token",
-                "length",
-                "logp",
-                "drawn_logp",
-                "uniform",
-                "temperature",
-                "top_p",
-                "min_p",
-                "top_k",
-                "limit",
-                "context",
-                "kind",
-                "ends",
-                "done",
-                "finished",
-                "left",
-            )
-        ),
-    ]
 
 
 class NativeSteps:
@@ -227,34 +169,7 @@ class NativeSteps:
         tail, first = np.ascontiguousarray(self.tail[part]), np.ascontiguousarray(self.first[part])
         lib, model = self.weights.lib, ctypes.byref(self.weights.model)
         left = np.zeros((len(live), rows.tokens.shape[1]) if self.leaves else 1, dtype=np.int32)
-        own = _Rows(
-            len(live),
-            rows.tokens.shape[1],
-            *rows.ends_KV.shape,
-            *map(
-                address,
-                (
-                    starts,
-                    pairs,
-                    tail,
-                    first,
-                    live,
-                    rows.tokens,
-                    rows.length,
-                    rows.logps,
-                    rows.drawn_logps,
-                    rows.noise,
-                    *rows.settings,
-                    rows.most,
-                    rows.context,
-                    rows.kind,
-                    rows.ends_KV,
-                    rows.done,
-                    rows.finished,
-                    left,
-                ),
-            ),
-        )
+        own = read_by_kernels(rows, live, starts, pairs, tail, first, left)
         work = self.weights.work(len(live), self.threads)
         more = floats(lib.ft_run_work(model, ctypes.byref(own), self.threads))
         tree = address(self.tree.base), address(self.tree.room)
