@@ -21,6 +21,7 @@ from typing import Any
 
 from forethought.core.errors import ForethoughtError, UserError
 from forethought.core.types import Completion, Request
+from forethought.core.watchdog import Watchdog
 from forethought.envs.elsewhere import Call
 from forethought.envs.guard import Fault
 from forethought.envs.pool import Pool
@@ -31,9 +32,10 @@ Lost = Callable[[int, BaseException], None]
 """(number of the workflow, what it raised)"""
 
 LOOK = 0.002  # seconds between two looks at the pool of episodes, in free mode
-GROUPS = 10_000  # most times that one coroutine waits for others in lockstep
+GROUPS = 10_000  # most times that one coroutine waits for others
 LEFT: list[Any] = []  # coroutines that ignore their end: Python would close them again, and wait
 DRIVER: ContextVar[Any] = ContextVar("driver of the workflows")
+WORK: ContextVar[_Work] = ContextVar("the coroutine in free mode, for it and for tasks that it starts itself")
 
 
 async def together(*coroutines: Coroutine | Iterable[Coroutine]) -> list[Any]:
@@ -207,6 +209,8 @@ class Lockstep:
         elif wait.what == "together":
             fiber.groups += 1
             if fiber.groups > GROUPS:
+                for coroutine in wait.value:
+                    coroutine.close()
                 self._end(fiber, None, NoEnd(f"waited {GROUPS:,} times for other coroutines"))
                 LEFT.append(fiber.coroutine)
                 return
@@ -229,11 +233,41 @@ class Lockstep:
             self._ready.append((group.parent, group.results, group.error))
 
 
+@by_generator
+def _in_turns(watchdog: Watchdog, coroutine: Coroutine) -> Generator[Any, Any, Any]:
+    """What the coroutine gives; the watchdog knows when it runs."""
+    value, error = None, None
+    while True:
+        watchdog.turns += 1
+        try:
+            wait = coroutine.throw(error) if error else coroutine.send(value)
+        except StopIteration as end:
+            return end.value
+        finally:
+            watchdog.turns += 1
+        value, error = None, None
+        try:
+            value = yield wait
+        except BaseException as thrown:
+            error = thrown
+
+
+class _Work:
+    """A coroutine in free mode. `ended` hears once how it ended. `groups`: as those of a fiber."""
+
+    __slots__ = ("number", "ended", "over", "groups")
+
+    def __init__(self, number: int, ended: Callable[[int, Any, BaseException | None], None]):
+        self.number, self.ended = number, ended
+        self.over, self.groups = False, 0
+
+
 class Free:
     """The same on an event loop."""
 
-    def __init__(self, sample: Sample, pool: Pool, lost: Lost):
-        self.sample, self.pool, self.lost = sample, pool, lost
+    def __init__(self, sample: Sample, pool: Pool, watch: Watch, lost: Lost):
+        self.sample, self.pool, self.watch, self.lost = sample, pool, watch, lost
+        self._watchdog = pool.guard.watchdog
         self._busy = 0  # coroutines that have not ended and do not wait for ever
         self._error: UserError | None = None
         self._ending = False  # all coroutines are cancelled
@@ -243,11 +277,23 @@ class Free:
 
     async def ask(self, request: Request) -> list[Completion]:
         """Ask the sampler at once, and wait for its completions."""
-        answers = self.sample([request])
+        self._watchdog.turns += 1  # however long it takes, it is not the workflow's time
+        try:
+            answers = self.sample([request])
+        finally:
+            self._watchdog.turns += 1
         return (await answers if inspect.isawaitable(answers) else answers)[0]
 
     async def together(self, coroutines: Sequence[Coroutine]) -> list[Any]:
-        """Run coroutines concurrently; results in their order, the first error after all have ended."""
+        """Run coroutines concurrently; results in their order, the first error after all have ended. Who
+        waits for others without end is not resumed."""
+        if work := WORK.get(None):
+            work.groups += 1
+            if work.groups > GROUPS:
+                for coroutine in coroutines:
+                    coroutine.close()
+                self._finished(work, None, NoEnd(f"waited {GROUPS:,} times for other coroutines"))
+                await self._loop.create_future()
         results: list[Any] = [None] * len(coroutines)
         errors: list[BaseException] = []
         done, left = asyncio.get_running_loop().create_future(), len(coroutines)
@@ -299,7 +345,8 @@ class Free:
         # kept: a workflow that outlives it may still ask
         loop = self._loop = asyncio.new_event_loop()
         try:
-            loop.run_until_complete(self._run(workflows))
+            with self.watch():
+                loop.run_until_complete(self._run(workflows))
         finally:
             self._ending, left = True, asyncio.all_tasks(loop)
             for task in left:
@@ -325,14 +372,18 @@ class Free:
         if self._error:
             raise self._error
 
-    def _begin(self, coroutine: Coroutine, number: int, ended: Callable[..., None]) -> None:
+    def _begin(
+        self, coroutine: Coroutine, number: int, ended: Callable[[int, Any, BaseException | None], None]
+    ) -> None:
         self._busy += 1
+        work = _Work(number, ended)
 
         async def go() -> None:
+            WORK.set(work)
             value: Any = None
             error: BaseException | None = None
             try:
-                value = await coroutine
+                value = await _in_turns(self._watchdog, coroutine)
             except KeyboardInterrupt:
                 raise
             except UserError as mistake:
@@ -344,11 +395,16 @@ class Free:
                 if self._ending:
                     raise
                 error = broken  # its own, CancelledError and GeneratorExit too
-            ended(number, value, error)
-            self._rest()
+            self._finished(work, value, error)
 
         self._tasks.add(task := asyncio.get_running_loop().create_task(go()))
         task.add_done_callback(self._tasks.discard)
+
+    def _finished(self, work: _Work, value: Any, error: BaseException | None) -> None:
+        if not work.over:
+            work.over = True
+            work.ended(work.number, value, error)
+            self._rest()
 
     def _over(self, number: int, value: Any, error: BaseException | None) -> None:
         if error:

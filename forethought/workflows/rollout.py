@@ -230,10 +230,7 @@ class Rollouts:
             whole[number].lose(fault.reason)
 
         pool = self.taskset.episodes
-        if self.free:
-            driver: Free | Lockstep = Free(self.engine.sample, pool, lost)
-        else:
-            driver = Lockstep(self.engine.sample, pool, self.guard.watch, lost)
+        driver = (Free if self.free else Lockstep)(self.engine.sample, pool, self.guard.watch, lost)
         for g in whole:
             g.driver = driver
         with self.parts.part("sampling"), pool:

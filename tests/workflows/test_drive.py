@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from time import sleep
 
 import pytest
 from conftest import ACT, HAND, PLAN, Listening, desk_choices
@@ -333,7 +334,8 @@ def test_forks_without_end_have_a_limit(own, free):
     assert ends(tree)[-1][2] == LONG
 
 
-def test_waiting_for_coroutines_has_a_limit(own, monkeypatch):
+@pytest.mark.parametrize("free", [False, True])
+def test_waiting_for_coroutines_has_a_limit(own, free, monkeypatch):
     monkeypatch.setattr("forethought.workflows.drive.GROUPS", 50)
 
     async def nothing():
@@ -345,8 +347,35 @@ def test_waiting_for_coroutines_has_a_limit(own, monkeypatch):
             await together(nothing())
 
     own(waits_for_ever)
-    [tree] = grown(rollouts_of("own", say=right))
-    assert ends(tree) == [("plan", "failed", "workflow: NoEnd: waited 50 times for other coroutines")]
+    first, second = grown(rollouts_of("own", say=right, free=free), tasks=[HAND] * 2)
+    assert ends(first) == [("plan", "failed", "workflow: NoEnd: waited 50 times for other coroutines")]
+    assert ends(second) == ends(first)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_the_limit_holds_below_others_too_and_for_one_that_ignores_it(own, free, monkeypatch):
+    monkeypatch.setattr("forethought.workflows.drive.GROUPS", 50)
+
+    async def nothing():
+        pass
+
+    async def ignores(plan):
+        while True:
+            try:
+                await together(nothing())
+            except Exception:
+                plan.note("goes on")
+
+    async def run(t, task, n):
+        bad, good = await t.fork("plan", 2)
+        try:
+            await together(ignores(bad), good.generate("act"))
+        except Exception as error:
+            good.note(str(error))
+
+    own(run)
+    [tree] = grown(rollouts_of("own", say=right, free=free))
+    assert ends(tree)[-1] == ("act", "finished", "waited 50 times for other coroutines")
 
 
 @pytest.mark.parametrize(
@@ -492,8 +521,9 @@ def test_a_beginning_that_breaks_fails_the_tree(own, method):
     assert ends(tree) == [("plan", "failed", "environment: ValueError: boom")] and rollouts.guard.total == 1
 
 
+@pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("swallows", [False, True])
-def test_a_workflow_that_does_not_wait_again_is_ended(own, swallows, monkeypatch):
+def test_a_workflow_that_does_not_wait_again_is_ended(own, swallows, free, monkeypatch):
     """Once, where it lets the end through; of one that does not, each time that it is told."""
     monkeypatch.setattr(watchdog, "AGAIN", 0.02)
     told = []
@@ -510,7 +540,7 @@ def test_a_workflow_that_does_not_wait_again_is_ended(own, swallows, monkeypatch
                     raise
 
     own(spins)
-    rollouts = rollouts_of("own", say=right)
+    rollouts = rollouts_of("own", say=right, free=free)
     rollouts.guard.limits = LimitSpec(step_seconds=0.02)
     good, bad = grown(rollouts, tasks=[HAND, replace(HAND, id="broken")])
     assert ends(good) == [("plan", "finished", "")]
@@ -519,6 +549,18 @@ def test_a_workflow_that_does_not_wait_again_is_ended(own, swallows, monkeypatch
         assert ends(bad) == [("plan", "failed", "workflow: Timeout: no end within 0.02 s between two awaits")]
         [fault] = rollouts.guard.records()
         assert "test_drive.py:" in fault["place"]
+
+
+def test_in_free_mode_the_samplers_time_is_not_the_workflows():
+    class Slow(Listening):
+        def sample(self, requests):
+            sleep(0.05)
+            return super().sample(requests)
+
+    rollouts = rollouts_of(say=right, free=True, engine=Slow)
+    rollouts.guard.limits = LimitSpec(step_seconds=0.02)
+    [tree] = grown(rollouts, TreeSpec(counts={"plan": 1, "act": 1}))
+    assert [n.status for n in tree.leaves()] == ["finished"]
 
 
 def test_what_a_workflow_does_wrong_is_counted_once_with_its_line(own):
