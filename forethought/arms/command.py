@@ -30,6 +30,7 @@ from forethought.store.locks import writing
 class Options:
     file: Path
     out: Path | None = None  # default: arms/<name>
+    model: str = ""  # what all arms train; empty: what their recipes say
     workers: int = 0  # 0: one a usable core
     only: tuple[str, ...] = ()  # arms, as `arm` or `group/arm`; empty: all
     seeds: tuple[int, ...] = ()  # empty: all
@@ -43,7 +44,7 @@ class Options:
 def arms(options: Options, stream: IO[str]) -> int:
     """Exit code: 0 every run is finished, 1 a run failed. UserError before anything runs; Interrupted when
     asked to stop."""
-    declared, recipes = read(options.file)
+    declared, recipes = read(options.file, options.model)
     for recipe in recipes.values():  # the file is the user's, and so is what it names: runs of it may be read
         consent.remember(code_in(to_dict(recipe)))
     out = options.out or Path("arms") / declared.name

@@ -28,9 +28,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from forethought.core.errors import RecipeError, unknown
+from forethought.estimate.for_model import for_model
 from forethought.recipe.check import check, eval_levels, measurements
 from forethought.recipe.convert import to_record
-from forethought.recipe.load import load, read_tables, shipped, shipped_arms
+from forethought.recipe.load import load, read_tables, shipped, shipped_arms, written_in
 from forethought.recipe.schema import Recipe
 from forethought.tasks import families
 
@@ -95,9 +96,10 @@ Recipes = dict[tuple[str, str, int], Recipe]
 """(group, arm, seed) -> the resolved recipe of that run, in the order of the file."""
 
 
-def read(path: Path) -> tuple[Declared, Recipes]:
+def read(path: Path, model: str = "") -> tuple[Declared, Recipes]:
     """The declaration in the TOML file `path` (or shipped under that name) and every recipe that it asks for,
-    all of them checked."""
+    all of them checked. `model`: the folder or name of a model that all of them train, as with
+    `train --model`."""
     path = path if path.is_file() else shipped_arms().get(str(path), path)
     if not path.is_file():
         raise RecipeError(
@@ -108,7 +110,7 @@ def read(path: Path) -> tuple[Declared, Recipes]:
     declared = to_record(Declared, read_tables(path), "")
     _check_names(declared)
     recipes = {
-        (arm.group, arm.name, seed): _resolve(declared, i, arm, seed, path)
+        (arm.group, arm.name, seed): _resolve(declared, i, arm, seed, path, model)
         for i, arm in enumerate(declared.arm)
         for seed in declared.seeds
     }
@@ -161,7 +163,7 @@ def _need_one(where: str, kind: str, name: str, known: Iterable[str]) -> None:
         raise RecipeError(where, unknown(kind, name, known))
 
 
-def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path) -> Recipe:
+def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path, model: str) -> Recipe:
     """The arm's recipe for one seed. Every run computes on one thread: the cores are shared out among
     runs."""
     group = declared.group[arm.group]
@@ -179,12 +181,11 @@ def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path) -> Rec
             raise RecipeError(f"arm.{i} ({arm.group}/{arm.name})", f"{text!r} cannot be set here: {own}")
     if source not in {name for name, _, _ in shipped()}:
         source = path.parent / source
+    said = [*group.set, *arm.set, f"seed={seed}", "engine.threads=1"]
     try:
-        recipe = load(
-            source,
-            [*group.set, *arm.set, f"seed={seed}", "engine.threads=1"],
-            None if path in shipped_arms().values() else path.parent,
-        )
+        recipe = load(source, said, None if path in shipped_arms().values() else path.parent)
+        if model:
+            recipe, _ = for_model(recipe, model, written_in(source, said) - {"model.path"})
         check(recipe)
         families.build(recipe.task)
     except RecipeError as error:

@@ -28,6 +28,11 @@ def add_arms(verbs: Verbs) -> None:
         help="where the runs and the page go (default: arms/<name>); finished runs stay",
     )
     own.add_argument(
+        "--model",
+        metavar="PATH",
+        help="train this model in every arm, as `train --model` does: a folder, or a name on the Hub",
+    )
+    own.add_argument(
         "--workers", metavar="N", type=positive, default=0, help="runs at a time (default: one per core)"
     )
     own.add_argument(
@@ -66,6 +71,7 @@ def _arms(args: argparse.Namespace) -> int:
         Options(
             file=args.file,
             out=args.out,
+            model=args.model or "",
             workers=args.workers,
             only=args.only,
             seeds=args.seeds,

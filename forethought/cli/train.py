@@ -239,6 +239,10 @@ def _checked(recipe: Recipe) -> Recipe:
         from forethought.stages.distill.check import check_endpoints
 
         check_endpoints(recipe)
+    if any(stage.kind == "webrl" for stage in recipe.stage):
+        from forethought.stages.webrl.writing import check_webrl
+
+        check_webrl(recipe)
     return recipe
 
 

@@ -26,6 +26,12 @@ def within(where: str, value: float, low: float, high: float) -> None:
         raise RecipeError(where, f"must be between {low} and {high}, found {value}")
 
 
+def ordered(where: str, low: str, least: float, high: str, most: float) -> None:
+    """least <= most, of the keys `low` and `high` under `where`."""
+    if most < least:
+        raise RecipeError(f"{where}.{high}", f"must be at least {low}, which is {least:g}; found {most:g}")
+
+
 def known_levels(where: str, levels: Sequence[int], among: Sequence[int], source: str) -> None:
     """Every level once, and each one of those `among` (empty: any); `source` says whose they are."""
     for i, level in enumerate(levels):

@@ -3,6 +3,7 @@ trained once for several."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from forethought.arms.declare import read
 from forethought.arms.jobs import identity, jobs_of
 from forethought.arms.pool import by_urgency
 from forethought.core.errors import RecipeError
-from forethought.recipe.load import load, shipped_arms
+from forethought.estimate.for_model import for_model
+from forethought.recipe.load import load, shipped_arms, written_in
 
 
 def test_an_arm_is_a_recipe_with_the_groups_changes_and_its_own(tmp_path):
@@ -27,6 +29,17 @@ def test_an_arm_is_a_recipe_with_the_groups_changes_and_its_own(tmp_path):
         declared.group["desk"].metrics == ("eval/plan", "eval/act")
         and declared.arm[0].about == "one set of weights"
     )
+
+
+def test_one_model_goes_to_every_arm_as_train_gives_it(tmp_path):
+    own = '[[arm]]\ngroup = "desk"\nname = "llm"\nrecipe = "desk-llm"\nset = ["stage.0.until.steps=7"]\n'
+    _, recipes = read(write_files(tmp_path, own), str(tmp_path))
+    assert {recipe.model.path for recipe in recipes.values()} == {str(tmp_path)}
+    shared, llm = recipes["desk", "shared", 1], recipes["desk", "llm", 0]
+    assert shared == for_model(load(tmp_path / "made.toml", ["seed=1", "engine.threads=1"]), str(tmp_path),
+                               written_in(tmp_path / "made.toml"))[0]  # fmt: skip
+    plain = load("desk-llm", ["stage.0.until.steps=7", "seed=0", "engine.threads=1"])
+    assert llm == replace(plain, model=replace(plain.model, path=str(tmp_path)))  # it names a model: no more
 
 
 CLAIM = '[[claim]]\ngroup = "desk"\ntext = "so"\narm = "shared"\nmetric = "eval/act"\n'

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import RIGHT, WRONG, Listening, desk_choices, desk_recipe, lines_of, nothing
 
+from forethought.cli import main
 from forethought.core.errors import Asked, RecipeError, UserError
 from forethought.core.metrics import reduce
 from forethought.core.types import Node, Tree
@@ -335,7 +336,15 @@ WEBRL = {
             "stage.0.credit.name: a stage of kind webrl credits turns by its critic",
         ),
         ({"outcome": {"trust": True}}, "stage.0.outcome.trust: what is trusted has learned before"),
-        ({"curriculum": {"high": 0.01}}, "stage.0.curriculum.high: must be between 0.05 and 1, found 0.01"),
+        (
+            {"curriculum": {"high": 0.01}},
+            "stage.0.curriculum.high: must be at least low, which is 0.05; found 0.01",
+        ),
+        ({"replay": {"high": 1}}, "stage.0.replay.high: must be at least low, which is 1.05263; found 1"),
+        (
+            {"replay": {"keep": 0}},
+            "stage.0.replay.keep: 0 successes are kept, and replay.most is 2",
+        ),
         ({"curriculum": {"tasks": "all"}}, "stage.0.curriculum.tasks: "),
         ({"replay": {"low": 0.5}}, "stage.0.replay.low: must be at least 1, found 0.5"),
         ({"loss": {"name": "grpo"}}, 'stage.0.loss: "grpo" compares with the log-probs of sampling'),
@@ -360,6 +369,12 @@ def test_a_taskset_whose_tasks_cannot_evolve_is_refused():
     task = {"name": "blocksworld", "levels": [2]}
     with pytest.raises(RecipeError, match=r"stage\.0\.curriculum\.tasks: blocksworld has no mutate"):
         run.build(desk_recipe(WEBRL, task=task), fake)
+
+
+def test_a_dry_run_refuses_it_too(capsys):
+    own = "stage.1.curriculum.endpoint={endpoint='http://x/v1',model='m',vote=1}"
+    assert main(["train", "webrl", "--dry-run", "--set", own]) == 2
+    assert "stage.1.curriculum.endpoint: desk has no rewritten" in capsys.readouterr().err
 
 
 def test_a_run_stopped_in_any_phase_goes_on_as_if_it_had_not_been(tmp_path):

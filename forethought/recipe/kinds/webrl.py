@@ -11,7 +11,7 @@ from forethought.learn.losses import row
 from forethought.recipe.check_reinforce import VALUED
 from forethought.recipe.kinds.reinforce import Reinforce, tree_in_words
 from forethought.recipe.kinds.words import trains
-from forethought.recipe.ranges import above, at_least, listed, within
+from forethought.recipe.ranges import above, at_least, listed, ordered, within
 from forethought.recipe.schema import CreditSpec, Recipe
 from forethought.recipe.speaking import roles_of
 from forethought.recipe.work import Lengths, Work
@@ -140,14 +140,21 @@ class WebRL(Reinforce):
                 f'"{self.loss_name}" compares with the log-probs of sampling, which replayed turns have not '
                 'kept; use "webrl" or "webrl_released", or replay.most = 0',
             )
+        if self.replay.most and self.replay.keep < 1:
+            raise RecipeError(
+                f"{where}.replay.keep",
+                f"{self.replay.keep} successes are kept, and replay.most is {self.replay.most:g}; "
+                "keep at least 1, or replay none (replay.most = 0)",
+            )
         at_least(f"{where}.replay.keep", self.replay.keep, 0)
         at_least(f"{where}.replay.low", self.replay.low, 1)
-        at_least(f"{where}.replay.high", self.replay.high, self.replay.low)
+        ordered(f"{where}.replay", "low", self.replay.low, "high", self.replay.high)
 
     def _check_curriculum(self, where: str) -> None:
         spec = self.curriculum
         within(f"{where}.low", spec.low, 0, 1)
-        within(f"{where}.high", spec.high, spec.low, 1)
+        within(f"{where}.high", spec.high, 0, 1)
+        ordered(where, "low", spec.low, "high", spec.high)
         at_least(f"{where}.candidates", spec.candidates, 1)
         if spec.endpoint and spec.tasks != "evolve":
             raise RecipeError(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.types import Task
 from forethought.envs.guard import Fault
 from forethought.recipe.kinds.webrl import WebRL
+from forethought.recipe.schema import Recipe
 from forethought.stages.distill.cache import Cached
 from forethought.stages.distill.endpoint import Endpoint
 from forethought.stages.distill.endpoint_spec import EndpointSpec
@@ -23,6 +25,7 @@ from forethought.stages.distill.records import Failure, Item
 from forethought.stages.distill.transport import Post
 from forethought.stages.setting import Setting
 from forethought.stages.webrl.lineage import WHY, Lineage, task_of
+from forethought.tasks import families
 from forethought.tasks.base import Mutable, Rewritten, Taskset, face, needed
 
 WRITE = (
@@ -120,6 +123,17 @@ def writer_of(table: Mapping[str, Any], where: str) -> Writer:
         return Writer(**table)
     except (UserError, TypeError, ValueError) as error:
         raise RecipeError(where, str(error)) from None
+
+
+def check_webrl(recipe: Recipe) -> None:
+    """`check_evolving` for each stage of a recipe whose taskset ships: before anything is loaded, and in a
+    dry run too. RecipeError as that raises it."""
+    if recipe.task.name not in families.TASKSETS:
+        return
+    with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
+        for i, stage in enumerate(recipe.stage):
+            if isinstance(stage, WebRL):
+                check_evolving(stage, f"stage.{i}", taskset)
 
 
 def check_evolving(stage: WebRL, where: str, taskset: Taskset) -> None:
