@@ -1,12 +1,14 @@
 """Does a curriculum that evolves from failures pay at equal rollouts (WebRL, arXiv 2411.02337)?
 
     forethought train webrl --out RUN --set save.keep=9
-    python benchmarks/curriculum.py --start RUN/checkpoints/step-000300 [--steps 40] [--seeds 3]
+    python benchmarks/curriculum.py --start RUN/checkpoints/step-000300 [--steps 40] [--seeds 6]
 
 The second stage of the recipe `webrl`, from one model that has imitated, once for each arm and seed: 4
 phases, 64 tasks a step, one plan each. The seeds are those of tasks and sampling; the model is the same.
 Measured on the same held-out tasks of levels 3 to 5, greedy; differences are paired by seed, with 95 %
 t-intervals. `forethought arms curriculum` does the same with an imitation for each seed, in longer time.
+`levels` is the control of `evolve`: fresh tasks of the levels that `evolve` drew, step by step; what evolving
+adds beyond harder tasks is the difference to it.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from forethought.core.errors import UserError
 from forethought.core.metrics import reduce
 from forethought.core.seeds import seed_of
 from forethought.engines.base import BASE, Engine
@@ -35,11 +38,13 @@ ARMS = {
     "uniform": ["stage.1.curriculum.tasks=uniform"],
     "band": ["stage.1.curriculum.tasks=band"],
     "evolve": [],
+    "levels": ["stage.1.curriculum.tasks=uniform"],
     "judge": ["stage.1.outcome={learns=2,trust=true,lr=3e-3,updates=4}"],
     "released": ["stage.1.credit.name=webrl_released", "stage.1.loss=webrl_released"],
 }
-MAIN = ("uniform", "band", "evolve")
+MAIN = ("uniform", "band", "evolve", "levels")
 LEVELS = (3, 4, 5)
+Drawn = dict[int, list[list[int]]]  # seed -> the level of each task, step by step
 T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # 97.5 %, by degrees
 KEPT = (
     "critic/auc",
@@ -49,6 +54,20 @@ KEPT = (
     "outcome/said",
     "outcome/exact",
 )
+
+
+class Same(LevelSampler):
+    """Draws the levels that another stage has drawn, step by step."""
+
+    def __init__(self, levels: Sequence[int], drawn: Sequence[Sequence[int]]):
+        super().__init__(levels)
+        self.drawn = drawn
+
+    def draw(self, rng: random.Random, n: int, step: int) -> list[int]:
+        """The first `n` of that step; UserError where it had fewer."""
+        if len(self.drawn[step]) < n:
+            raise UserError(f"step {step} of evolve drew {len(self.drawn[step])} tasks, not {n}")
+        return list(self.drawn[step][:n])
 
 
 def measured(rollouts: Rollouts, policies: Mapping[str, str], tasks: int) -> dict[str, float]:
@@ -78,8 +97,11 @@ def stage_of(engine: Engine, rollouts: Rollouts, spec: WebRL, start: Path, seed:
     return Stage(engine, rollouts, spec, policies, levels, seed_of(seed, 1), references)
 
 
-def arm(name: str, start: Path, seed: int, steps: int, tasks: int, built: list) -> dict:
-    """The numbers of one arm and seed, and what its steps said last of critic and judge."""
+def arm(name: str, start: Path, seed: int, steps: int, tasks: int, built: list, drawn: Drawn) -> dict:
+    """The numbers of one arm and seed, and what its steps said last of critic and judge. `drawn`: the levels
+    that `evolve` has drawn with this seed, which it writes and `levels` reads."""
+    if name == "levels" and seed not in drawn:
+        raise UserError("levels draws as evolve has drawn: name evolve before it in --arms")
     recipe = load("webrl", [f"stage.1.until.steps={steps}", *ARMS[name]])
     if not built:
         built += build(recipe)
@@ -87,13 +109,20 @@ def arm(name: str, start: Path, seed: int, steps: int, tasks: int, built: list) 
     spec = recipe.stage[1]
     assert isinstance(spec, WebRL)
     stage = stage_of(engine, rollouts, spec, start, seed)
-    began, lines = time.process_time(), []
+    if name == "levels":
+        stage.curriculum = Same(stage.curriculum.levels, drawn[seed])
+    began, lines, levels = time.process_time(), [], []
     for k in range(steps):
-        lines.append(reduce(stage.step(k, False).metrics))
+        step = stage.step(k, False)
+        lines.append(reduce(step.metrics))
+        levels.append([tree.task.level for tree in step.trees])
+    if name == "evolve":
+        drawn[seed] = levels
     found = measured(rollouts, stage.policies, tasks)
     said = {key: [round(line[key], 3) for line in lines if key in line][-steps // 4 :] for key in KEPT}
     means = {key: statistics.fmean(values) for key, values in said.items() if values}
-    return {"arm": name, "seed": seed, **found, **means, "cpu_seconds": time.process_time() - began}
+    mean = {"level": statistics.fmean(x for own in levels for x in own)}
+    return {"arm": name, "seed": seed, **found, **means, **mean, "cpu_seconds": time.process_time() - began}
 
 
 def interval(values: list[float]) -> str:
@@ -106,15 +135,20 @@ def interval(values: list[float]) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    """A line an arm: the end, and the difference from `uniform`, paired by seed."""
+    """A line an arm: the end, and the differences from `uniform` and `levels`, paired by seed."""
     keys = [f"plan@{level}" for level in LEVELS] + ["plan"]
-    out = ["| arm | " + " | ".join(keys) + " | plan, less uniform |", "|---" * (len(keys) + 2) + "|"]
-    base = {row["seed"]: row["plan"] for row in rows if row["arm"] == "uniform"}
-    for name in dict.fromkeys(row["arm"] for row in rows):
+    names = dict.fromkeys(row["arm"] for row in rows)
+    bases = [name for name in ("uniform", "levels") if name in names]
+    heads = [*keys, *(f"plan, less {base}" for base in bases)]
+    out = [f"| arm | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    ends = {(row["arm"], row["seed"]): row["plan"] for row in rows}
+    for name in names:
         own = [row for row in rows if row["arm"] == name]
-        ends = [f"{100 * statistics.fmean(row[key] for row in own):.1f}" for key in keys]
-        gaps = [row["plan"] - base[row["seed"]] for row in own if row["seed"] in base]
-        out.append(f"| {name} ({len(own)}) | " + " | ".join(ends) + f" | {interval(gaps) if gaps else ''} |")
+        cells = [f"{100 * statistics.fmean(row[key] for row in own):.1f}" for key in keys]
+        for base in bases:
+            gaps = [row["plan"] - ends[base, row["seed"]] for row in own if (base, row["seed"]) in ends]
+            cells.append(interval(gaps) if gaps and base != name else "")
+        out.append(f"| {name} ({len(own)}) | {' | '.join(cells)} |")
     return "\n".join(out)
 
 
@@ -124,15 +158,16 @@ def main() -> None:
         "--start", type=Path, required=True, help="a checkpoint of `webrl` after its imitation"
     )
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--tasks", type=int, default=150, help="held-out tasks of a level")
     parser.add_argument("--arms", default=",".join(MAIN), help=f"of {', '.join(ARMS)}")
     said = parser.parse_args()
     built: list = []
+    drawn: Drawn = {}
     rows: list[dict] = []
     for seed in range(said.seeds):
         for name in said.arms.split(","):
-            rows.append(arm(name, said.start, seed, said.steps, said.tasks, built))
+            rows.append(arm(name, said.start, seed, said.steps, said.tasks, built, drawn))
             print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from forethought.core.errors import UserError
 from forethought.recipe.kinds.webrl import WebRL
 from forethought.recipe.load import load
 
@@ -35,3 +36,12 @@ def test_differences_are_paired_by_seed():
     text = curriculum.table(rows)
     # differences 0, 2, 4 points: 2 +- 4.303 x 2 / sqrt 3
     assert text.endswith("| evolve (3) | 12.0 | 12.0 | 12.0 | 12.0 | +2.0 [-3.0, +7.0] |")
+
+
+def test_the_control_draws_the_levels_that_evolving_drew():
+    same = curriculum.Same((3, 5), [[5, 5, 3], [3]])
+    assert [same.draw(None, 3, 0), same.draw(None, 1, 1)] == [[5, 5, 3], [3]]
+    with pytest.raises(UserError, match="step 1 of evolve drew 1 tasks, not 2"):
+        same.draw(None, 2, 1)
+    with pytest.raises(UserError, match="name evolve before it"):
+        curriculum.arm("levels", Path("none"), 0, 4, 1, [None, None], {})
