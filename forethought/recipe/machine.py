@@ -35,6 +35,9 @@ class ModelSpec:
     copies: bool = False
     """A model from scratch begins with heads that say again what follows the same word elsewhere. For tasks
     whose answers stand in their prompts, in words that mean nothing by themselves."""
+    masks_absent: bool = False
+    """Of the words that a taskset draws anew for each prompt (slots and ids of `web`), a model from scratch
+    says only those that stand before: the others have probability 0, in sampling and in training."""
     vocabulary: int = 2048
     """Tokens of a model from scratch on a task in free text: a byte-level BPE, trained on the training
     problems."""

@@ -51,7 +51,7 @@ from forethought.stages.webrl.yes_or_no import words_of
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks import families
-from forethought.tasks.base import FreeText, Pool, Sees, Taskset, face, needed
+from forethought.tasks.base import DrawsWords, FreeText, Pool, Sees, Taskset, face, needed
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import workflow_of
 from forethought.workflows.words import longest_turns, read_between
@@ -83,7 +83,10 @@ def torch_engine(recipe: Recipe, taskset: Taskset) -> Engine:
                 _context(taskset, recipe),
                 seed,
                 sees=(seeing.sight(), seeing.picture) if seeing else None,
+                drawn=_drawn(taskset) if model.masks_absent else (),
             )
+        if model.masks_absent:
+            _drawn(taskset)
         free = needed(taskset, FreeText, "a model from scratch")
         return load(model, free.marks(), _text_context(taskset, recipe), seed, texts=free.texts())
 
@@ -99,6 +102,14 @@ def torch_engine(recipe: Recipe, taskset: Taskset) -> Engine:
         probes = [*free.marks(), *free.texts()[:64]]
     engines = [TorchEngine(one, recipe.engine, recipe.adapter, on) for one in (main, planner)]
     return Joined(engines[0], dict.fromkeys(planners(recipe).values(), engines[1]), probes)
+
+
+def _drawn(taskset: Taskset) -> list[str]:
+    if (drawing := face(taskset, DrawsWords)) is None:
+        raise RecipeError(
+            "model.masks_absent", f"{taskset.name} draws no words anew for each prompt; leave it out"
+        )
+    return drawing.drawn_words()
 
 
 def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, Rollouts]:

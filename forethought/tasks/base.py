@@ -253,6 +253,14 @@ class Sees(Protocol):
         """The picture of a name: the same one each time."""
 
 
+class DrawsWords(Protocol):
+    """Whose texts hold words that are drawn anew for each prompt, and mean nothing where they do not stand
+    in it. `model.masks_absent` needs it."""
+
+    def drawn_words(self) -> list[str]:
+        """All of them."""
+
+
 class Tooled(Protocol):
     """Whose plans are uses of tools, which the environment answers one by one. The workflows rewoo and
     abstraction need it."""

@@ -22,6 +22,7 @@ from forethought.core.sight import MARK
 from forethought.core.types import Batch, Completion, Objective, Request, Segment, Side, TokenStats
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.saved import tokenizer_in
+from forethought.engines.torch.forest.absent import drawn_of
 from forethought.engines.torch.forest.activations import ByPolicy, reuses
 from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
@@ -286,7 +287,8 @@ class TorchEngine(Surgery):
                 self.weights, policies, self.kernel_weights, self.machine, reach, updates
             ) as steps,
         ):
-            return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions)
+            drawn = drawn_of(self.weights.base)
+            return Sampler(steps, set(self.ends), self.rows.now, drawn).run(requests, stops, self.versions)
 
     # ---- training
 
@@ -305,6 +307,7 @@ class TorchEngine(Surgery):
                     hidden_of(model, row, targets.before_N),
                     targets.ids_N,
                     self.config.vocab_size,
+                    absent=objectives.absent_of(model, row, targets),
                 )
             values = logp_N.tolist()
             for i, first, n in targets.spans:

@@ -151,6 +151,10 @@ class Web(Taskset):
         """Pieces, slots, ids, roles, operations."""
         return [*self._words.words(), *self.opens.values(), *self.stops.values()]
 
+    def drawn_words(self) -> list[str]:
+        """Slots and ids."""
+        return self._words.drawn()
+
     def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
         """One episode per entry of `levels`, of each of its tasks as often, in words drawn anew."""
         return [self._one(rng, level, split) for level in levels]

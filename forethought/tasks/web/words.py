@@ -67,12 +67,22 @@ class Vocabulary:
             *OPS,
             *(f":{role}" for role in self.roles),
             *(f"#{i}" for i in range(1, PLACES + 1)),
-            *(f"e{i}" for i in range(1, REFS + 1)),
+            *self._ids(),
             *marks(),
             *sorted(self.pieces),
-            *(f"w{i}" for i in range(1, self.slots + 1)),
+            *self._slots(),
             *([MORE] if self.numbered else []),
         ]
+
+    def drawn(self) -> list[str]:
+        """Those that mean nothing but on a page or in a question that holds them."""
+        return [*self._ids(), *self._slots()]
+
+    def _ids(self) -> list[str]:
+        return [f"e{i}" for i in range(1, REFS + 1)]
+
+    def _slots(self) -> list[str]:
+        return [f"w{i}" for i in range(1, self.slots + 1)]
 
 
 @cache

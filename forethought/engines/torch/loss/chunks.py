@@ -22,14 +22,14 @@ MOST_KEPT = 8  # chunks
 
 
 def by_chunks(
-    measure: Callable, head: Head, rows: int, hidden_NH: torch.Tensor, beside_N: torch.Tensor
+    measure: Callable, head: Head, rows: int, hidden_NH: torch.Tensor, *beside_N: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     """Values, with their gradient on the hidden states and the head, and what else was measured: [N] each.
 
-    `head` maps hidden states to logits, each row for itself. `measure(logits [N, V], beside, descent=)`
+    `head` maps hidden states to logits, each row for itself. `measure(logits [N, V], *beside, descent=)`
     returns the value [N], minus its derivative by the logits [N, V] (None unless `descent`), and whatever
-    else; `beside` is what it needs to know of each token. There is one backward pass: it computes in the
-    memory of what was kept for it.
+    else; `beside` is what it needs to know of each token. It may write into the logits.
+    There is one backward pass: it computes in the memory of what was kept for it.
 
     Up to `rows` tokens are one chunk, of which a number a logit is kept for the backward pass, which has but
     to multiply it. So it is for a few chunks more where a head trains that is large beside them, since its
@@ -39,22 +39,22 @@ def by_chunks(
     from the loss: the directions are kept, and no logit is computed twice.
     """
     if len(hidden_NH) <= rows:
-        return _chunk(measure, head, hidden_NH, beside_N)
+        return _chunk(measure, head, hidden_NH, *beside_N)
     if torch.is_grad_enabled():
         if weights := _leaves(head(hidden_NH[:1].detach())):
             if len(hidden_NH) <= min(KEPT * hidden_NH.shape[1], MOST_KEPT * rows):
                 parts = [
-                    _chunk(measure, head, hidden_NH[i : i + rows], beside_N[i : i + rows])
+                    _chunk(measure, head, *(x[i : i + rows] for x in (hidden_NH, *beside_N)))
                     for i in range(0, len(hidden_NH), rows)
                 ]
                 return tuple(map(torch.cat, zip(*parts, strict=True)))
-            return _Again.apply(measure, head, rows, hidden_NH, beside_N, *weights)
+            return _Again.apply(measure, head, rows, len(beside_N), hidden_NH, *beside_N, *weights)
         if hidden_NH.requires_grad:
             value_N, direction_NH, *others = _in_turn(
-                partial(_directed, measure, head), rows, hidden_NH, beside_N
+                partial(_directed, measure, head), rows, hidden_NH, *beside_N
             )
             return _Linked.apply(hidden_NH, value_N, direction_NH), *others
-    return _in_turn(partial(_chunk, measure, head), rows, hidden_NH, beside_N)
+    return _in_turn(partial(_chunk, measure, head), rows, hidden_NH, *beside_N)
 
 
 def _in_turn(chunk: Callable, rows: int, *inputs_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -71,21 +71,21 @@ def _in_turn(chunk: Callable, rows: int, *inputs_N: torch.Tensor) -> tuple[torch
 
 
 def _chunk(
-    measure: Callable, head: Head, hidden_NH: torch.Tensor, beside_N: torch.Tensor
+    measure: Callable, head: Head, hidden_NH: torch.Tensor, *beside_N: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     logits_NV = head(hidden_NH)
-    value_N, descent_NV, *others = measure(logits_NV.detach(), beside_N, descent=logits_NV.requires_grad)
+    value_N, descent_NV, *others = measure(logits_NV.detach(), *beside_N, descent=logits_NV.requires_grad)
     return (value_N if descent_NV is None else _Linked.apply(logits_NV, value_N, descent_NV)), *others
 
 
 def _directed(
-    measure: Callable, head: Head, hidden_NH: torch.Tensor, beside_N: torch.Tensor
+    measure: Callable, head: Head, hidden_NH: torch.Tensor, *beside_N: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     """(values, minus their derivatives by the hidden states, others) of a chunk under a head that does not
     train."""
     hidden_NH = hidden_NH.detach().requires_grad_()
     logits_NV = head(hidden_NH)
-    value_N, descent_NV, *others = measure(logits_NV.detach(), beside_N, descent=True)
+    value_N, descent_NV, *others = measure(logits_NV.detach(), *beside_N, descent=True)
     (direction_NH,) = torch.autograd.grad(logits_NV, hidden_NH, descent_NV.to(logits_NV.dtype))
     return value_N, direction_NH, *others
 
@@ -120,28 +120,30 @@ class _Again(torch.autograd.Function):
         measure: Callable,
         head: Head,
         rows: int,
+        beside: int,
         hidden_NH: torch.Tensor,
-        beside_N: torch.Tensor,
-        *weights: torch.Tensor,
+        *others: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        value_N, *others = _in_turn(partial(_chunk, measure, head), rows, hidden_NH, beside_N)
-        ctx.save_for_backward(hidden_NH, beside_N, *weights)
+        value_N, *more = _in_turn(partial(_chunk, measure, head), rows, hidden_NH, *others[:beside])
+        ctx.save_for_backward(hidden_NH, *others)
         ctx.measure, ctx.head, ctx.rows, ctx.autocast = measure, head, rows, _autocast(hidden_NH.device.type)
-        ctx.mark_non_differentiable(*others)
-        return value_N, *others
+        ctx.beside = beside
+        ctx.mark_non_differentiable(*more)
+        return value_N, *more
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient_N: torch.Tensor, *_) -> tuple[torch.Tensor | None, ...]:
-        hidden_NH, beside_N, *weights = ctx.saved_tensors
+        hidden_NH, *others = ctx.saved_tensors
+        beside_N, weights = others[: ctx.beside], others[ctx.beside :]
         totals: list[torch.Tensor] = []
 
         def chunk(
-            hidden_NH: torch.Tensor, beside_N: torch.Tensor, gradient_N: torch.Tensor
+            hidden_NH: torch.Tensor, gradient_N: torch.Tensor, *beside_N: torch.Tensor
         ) -> tuple[torch.Tensor]:
             hidden_NH = hidden_NH.detach().requires_grad_()
             logits_NV = ctx.head(hidden_NH)
-            _, descent_NV, *_ = ctx.measure(logits_NV.detach(), beside_N, descent=True)
+            _, descent_NV, *_ = ctx.measure(logits_NV.detach(), *beside_N, descent=True)
             descent_NV = descent_NV.mul_(gradient_N.neg()[:, None]).to(logits_NV.dtype)
             found_NH, *found = torch.autograd.grad(logits_NV, (hidden_NH, *weights), descent_NV)
             totals[:] = (
@@ -150,8 +152,9 @@ class _Again(torch.autograd.Function):
             return (found_NH,)
 
         with torch.enable_grad(), ctx.autocast():
-            (wanted_NH,) = _in_turn(chunk, ctx.rows, hidden_NH, beside_N, gradient_N)
-        return None, None, None, wanted_NH if ctx.needs_input_grad[3] else None, None, *totals
+            (wanted_NH,) = _in_turn(chunk, ctx.rows, hidden_NH, gradient_N, *beside_N)
+        none = [None] * ctx.beside
+        return None, None, None, None, wanted_NH if ctx.needs_input_grad[4] else None, *none, *totals
 
 
 def _autocast(device: str) -> Callable:

@@ -65,6 +65,7 @@ def backward(
                 said.ids_N,
                 model.config.get_text_config().vocab_size,
                 None if found is None else partial(_left_logits, found, said.before_N.numpy()),
+                objectives.absent_of(model, row, said),
             )
             tokens = Tokens(row.segments, said.spans, logp_N)
             if slopes is None:
@@ -159,7 +160,12 @@ def _on_distributions(
             f"{term.stream} stream cannot use at once; leave the head out",
         )
     kl_K = objectives.kl_of(
-        logits_of(other), reference_KH, logits_of(model), hidden_KH, model.config.get_text_config().vocab_size
+        logits_of(other),
+        reference_KH,
+        logits_of(model),
+        hidden_KH,
+        model.config.get_text_config().vocab_size,
+        objectives.absent_of(model, row, targets),
     )
     total, metrics = measure(term, Tokens(row.segments, targets.spans, kl_K.detach(), kl_K))
     return term.weight * total / term.denominator, metrics

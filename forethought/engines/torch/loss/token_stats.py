@@ -25,6 +25,7 @@ def stats_of(weights: Policies, policy: str, against: Sequence[str], row: Row) -
     targets, policies = targets_of(row), list(dict.fromkeys([policy, *against]))
     hidden = {name: hidden_of(weights.model(name), row, targets.before_N) for name in policies}
     vocabulary = weights.model(policy).config.get_text_config().vocab_size
+    absent = objectives.absent_of(weights.model(policy), row, targets)
     rows = objectives.chunk_rows(vocabulary, targets.ids_N.device, held=min(2, len(policies)))
     parts = [
         _chunk(
@@ -33,6 +34,7 @@ def stats_of(weights: Policies, policy: str, against: Sequence[str], row: Row) -
             against,
             {k: h[start : start + rows] for k, h in hidden.items()},
             targets.ids_N[start : start + rows],
+            absent and (absent[0], absent[1][start : start + rows]),
         )
         for start in range(0, len(targets.ids_N), rows)
     ]
@@ -41,13 +43,25 @@ def stats_of(weights: Policies, policy: str, against: Sequence[str], row: Row) -
 
 
 def _chunk(
-    weights: Policies, policy: str, against: Sequence[str], hidden: Hidden, ids_N: torch.Tensor
+    weights: Policies,
+    policy: str,
+    against: Sequence[str],
+    hidden: Hidden,
+    ids_N: torch.Tensor,
+    absent: objectives.Absent | None,
 ) -> list[torch.Tensor]:
     """log-probs, entropies, hits, and one KL(policy || reference) for each of `against`; [N] each."""
-    logits_NV = logits_of(weights.model(policy))(hidden[policy])
+
+    def logits(name: str) -> torch.Tensor:
+        logits_NV = logits_of(weights.model(name))(hidden[name])
+        if absent is not None:
+            absent[0].hide(logits_NV, absent[1])
+        return logits_NV
+
+    logits_NV = logits(policy)
     out = [*distributions.logp_of(logits_NV, ids_N)[:2], logits_NV.argmax(-1) == ids_N]
     for name in against:  # adapters share modules: each is switched on while its own logits are computed
-        out.append(distributions.kl_of(logits_NV, logits_of(weights.model(name))(hidden[name]))[0])
+        out.append(distributions.kl_of(logits_NV, logits(name))[0])
     return out
 
 

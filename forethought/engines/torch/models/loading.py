@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forethought.core.errors import UserError
 from forethought.core.sight import Seen, Sight
+from forethought.engines.torch.forest.absent import KEY
 from forethought.engines.torch.forest.vocabulary import check_ids
 from forethought.engines.torch.machine.memory import LESS, out_of_memory
 from forethought.engines.torch.models import plausible
@@ -51,13 +52,17 @@ def load(
     weights: Weights = "auto",
     texts: Sequence[str] = (),
     sees: tuple[Sight, Callable[[str], Seen]] | None = None,
+    drawn: Sequence[str] = (),
 ) -> Loaded:
     """`words` and `context` (tokens) size a model from scratch; `seed` draws its weights. Where the task is
     free text its tokenizer is trained on `texts`, and `words` are the marks that are tokens of their own.
-    `weights`: see `from_path`. `sees`: the pictures that prompts name, of a model from scratch."""
+    `weights`: see `from_path`. `sees`: the pictures that prompts name, of a model from scratch. `drawn`:
+    words that it says only where they stand before (`forest/absent.py`), which its configuration keeps."""
     if not spec.path:
         tokenizer = tokenizer_of_texts(texts, spec.vocabulary, words) if texts else tokenizer_of(list(words))
         model = small_model(spec, len(tokenizer), context, seed)
+        if drawn:
+            setattr(model.config, KEY, sorted(tokenizer.convert_tokens_to_ids(list(drawn))))
         pictures = with_sight(model, *sees, seed, partial(encode, tokenizer)) if sees else None
         return Loaded(model, tokenizer, "", pictures=pictures)
     return from_path(spec.path, spec.trust_remote_code, weights, spec.adapter)

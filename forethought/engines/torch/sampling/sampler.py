@@ -23,6 +23,7 @@ from forethought.core import waiting as waiting_for
 from forethought.core.errors import Diverged
 from forethought.core.types import Completion, Request
 from forethought.engines.base import BASE
+from forethought.engines.torch.forest.absent import DrawnWords
 from forethought.engines.torch.forest.activations import Activations, ByPolicy
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of
 from forethought.engines.torch.forest.native.rows import Settings
@@ -157,10 +158,13 @@ def _weights_of(policy: str, model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 class Sampler:
-    """`eos`: tokens that end any row. `rows`: most rows in the making at once."""
+    """`eos`: tokens that end any row. `rows`: most rows in the making at once. `drawn`: words that a row says
+    only where they stand in its context."""
 
-    def __init__(self, steps: Steps | Routes, eos: set[int], rows: int = 1024):
-        self.steps, self.eos, self.rows = steps, eos, rows
+    def __init__(
+        self, steps: Steps | Routes, eos: set[int], rows: int = 1024, drawn: DrawnWords | None = None
+    ):
+        self.steps, self.eos, self.rows, self.drawn = steps, eos, rows, drawn
 
     @torch.inference_mode()
     def run(
@@ -168,7 +172,7 @@ class Sampler:
     ) -> list[list[Completion]]:
         """Each request's completions; each has its own `stops`. `version`: of the weights, or of each
         policy's."""
-        rows, live = _Rows(requests, stops, self.eos), np.zeros(0, dtype=np.int64)
+        rows, live = _Rows(requests, stops, self.eos, self.drawn), np.zeros(0, dtype=np.int64)
         # neighbours share most
         waiting = deque(sorted(range(len(requests)), key=lambda i: (requests[i].n, requests[i].context)))
         while waiting or len(live):
@@ -224,7 +228,9 @@ class Sampler:
 class _Rows:
     """All completions in the making, as arrays: what a step costs in Python does not grow with the rows."""
 
-    def __init__(self, requests: Sequence[Request], stops: Sequence[Stops], eos: set[int]):
+    def __init__(
+        self, requests: Sequence[Request], stops: Sequence[Stops], eos: set[int], drawn: DrawnWords | None
+    ):
         self.requests, self.choice = requests, Choice()
         n, most = np.array([r.n for r in requests]), max(r.max_tokens for r in requests)
         self.ends = n.cumsum()
@@ -238,6 +244,11 @@ class _Rows:
         self.noise = np.ascontiguousarray(np.concatenate([_uniforms(r, r.n, most) for r in requests]))
         self.settings = Settings(*(x[self.request] for x in _settings(requests)))
         self.context = np.array([len(r.context) for r in requests])[self.request]
+        self.words = drawn
+        self.drawn, self.absent = np.zeros(0, dtype=np.int32), np.zeros((total, 0), dtype=bool)
+        if drawn is not None:  # what a row says stands in its context already
+            self.drawn = drawn.ids_S
+            self.absent = np.stack([~drawn.standing(r.context) for r in requests])[self.request]
         kinds = list({id(s): s for s in stops}.values())
         self.kind = np.array([next(i for i, kind in enumerate(kinds) if kind is s) for s in stops])[
             self.request
@@ -263,6 +274,9 @@ class _Rows:
     def take(self, rows: np.ndarray, logits: torch.Tensor, repeats: np.ndarray | None = None) -> None:
         """Draw each row's next token. `repeats`: how many rows each line of the logits is for."""
         t = self.length[rows]
+        if self.words is not None:
+            lines = rows if repeats is None else rows[np.cumsum(repeats) - repeats]
+            self.words.hide(logits, torch.from_numpy(self.absent[lines]).to(logits.device))
         token, logp, drawn_logp = self.choice(
             logits, repeats, self.noise[rows, t], Settings(*(x[rows] for x in self.settings))
         )

@@ -37,7 +37,7 @@ void ft_choose(int R, int V, const float *logits, const double *uniform, const f
 /* Whole rows ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct { /* rows in the making; where they are kept, each has `most` places */
-    int rows, most, kinds, vocabulary;
+    int rows, most, kinds, vocabulary, words;
     const int32_t *path_from, *path; /* [rows + 1] and pairs (segment, keys): each row's context */
     const int32_t *tail, *first;     /* segment of the row's own tokens, and where they begin in it */
     const int64_t *row;              /* its line in the arrays below */
@@ -51,6 +51,8 @@ typedef struct { /* rows in the making; where they are kept, each has `most` pla
     const uint8_t *ends;             /* [kinds, vocabulary] whether a token ends a row of this kind */
     uint8_t *done, *finished;
     int32_t *left;                   /* [rows, most] where a token has left what it computed; null: nowhere */
+    const int32_t *drawn;            /* [words] tokens that a row says only where they stand in its context */
+    const uint8_t *absent;           /* [words] of each line: those that do not */
 } Rows;
 
 /* Neighbours that see the same keys see them together. */
@@ -77,10 +79,12 @@ long ft_run_work(const Model *M, const Rows *R, int threads) {
     return items * (sizeof(Item) / 4) + 10L * R->rows + (long)R->rows * M->vocabulary + threads * choice_work(M->vocabulary) + 64;
 }
 
+#define NEVER (-1e30f) /* a logit whose probability is 0, as `vocabulary.py` has it */
+
 typedef struct {
     const Rows *R;
     const int32_t *live;
-    const float *logits;
+    float *logits;
     float *work;
 } Draw;
 
@@ -90,6 +94,8 @@ static void draw_row(void *job, int i, int thread) {
     int V = R->vocabulary;
     long row = R->row[w->live[i]], place = row * R->most + R->length[row];
     int64_t *token = R->token + place;
+    for (int j = 0; j < R->words; j++)
+        if (R->absent[row * R->words + j]) w->logits[(long)i * V + R->drawn[j]] = NEVER;
     Choices c = {1, V, w->logits + (long)i * V, R->uniform + place, R->temperature + row, R->top_p + row, R->min_p + row,
                  R->top_k + row, token, R->logp + place, R->drawn_logp + place, 0};
     choose(&c, 0, w->work + thread * choice_work(V));
@@ -122,7 +128,7 @@ int ft_run(const Model *M, const Rows *R, float *const *base, const int32_t *cap
             if (leaves) R->left[(long)live[i] * R->most + drawn] = leaves->used + i;
         }
         if (leaves) draw.logits = leaves->logits + leaves->used * M->vocabulary; /* they stay where they are written */
-        ft_forward(M, n, id, position, segment, at, base, cap, items, item, n, index, (float *)draw.logits, work, threads, leaves);
+        ft_forward(M, n, id, position, segment, at, base, cap, items, item, n, index, draw.logits, work, threads, leaves);
         in_parallel(threads, n, draw_row, &draw);
     }
 }

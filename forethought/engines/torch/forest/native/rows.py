@@ -34,11 +34,13 @@ class Rows(Protocol):
     ends_KV: np.ndarray  # bool [kinds, vocabulary]: whether a token ends a row of this kind
     done: np.ndarray  # bool
     finished: np.ndarray  # bool
+    drawn: np.ndarray  # int32: words that a row says only where they stand in its context; [0]: none
+    absent: np.ndarray  # bool [lines, drawn words]: those that do not
 
 
 class _Rows(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int) for name in ("rows", "most", "kinds", "vocabulary")),
+        *((name, ctypes.c_int) for name in ("rows", "most", "kinds", "vocabulary", "words")),
         *(
             (name, ctypes.c_void_p)
             for name in (
@@ -63,6 +65,8 @@ class _Rows(ctypes.Structure):
                 "done",
                 "finished",
                 "left",
+                "drawn",
+                "absent",
             )
         ),
     ]
@@ -84,5 +88,7 @@ def read_by_kernels(
         *(rows.tokens, rows.length, rows.logps, rows.drawn_logps, rows.noise),
         *rows.settings,
         *(rows.most, rows.context, rows.kind, rows.ends_KV, rows.done, rows.finished, left),
+        *(rows.drawn, rows.absent),
     )
-    return _Rows(len(live), rows.tokens.shape[1], *rows.ends_KV.shape, *map(address, arrays))
+    sizes = len(live), rows.tokens.shape[1], *rows.ends_KV.shape, len(rows.drawn)
+    return _Rows(*sizes, *map(address, arrays))
