@@ -7,7 +7,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +30,7 @@ from forethought.display.pace import pace
 from forethought.recipe.sampling import SAMPLED, measured_with
 
 if TYPE_CHECKING:
+    from forethought.core.films import Film
     from forethought.look import Source
     from forethought.recipe.schema import TreeSpec
 
@@ -112,7 +113,7 @@ def add_sample(verbs: Verbs) -> None:
         type=Path,
         const=Path("watch.html"),
         help="play web pages in Chromium, and show what was planned and done on them: a page, or a picture "
-        "where FILE ends with .png (default: watch.html)",
+        "where FILE ends with .png (default: watch.html); `window` plays them in a visible browser instead",
     )
 
 
@@ -240,34 +241,52 @@ def _sample(args: argparse.Namespace) -> int:
 def _watch(args: argparse.Namespace, tree: TreeSpec) -> int:
     from forethought import look
     from forethought.core.errors import UserError
-    from forethought.report import page
+    from forethought.envs.web.browser import no_window
 
     out = args.watch
-    if out.suffix not in (".html", ".png"):
-        raise UserError(f"--watch: {out} ends with neither .html nor .png")
+    window = str(out) == "window"
+    if window and (why := no_window()):
+        raise UserError(f"--watch window: {why}; --watch FILE.html or FILE.png records the episodes")
+    if not window and out.suffix not in (".html", ".png"):
+        raise UserError(f"--watch: {out} ends with neither .html nor .png, and is not `window`")
     if args.problems is not None:
         raise UserError("--watch plays tasks of the taskset's own, and no --problems")
     with redirect_stdout(sys.stderr):
         source = look.find(args.source, args.task, args.overrides, args.step)
         _tell_notes(source)
         films = look.watch(
-            source, n=args.n, level=args.level, tree=tree, seed=args.seed, tell=_teller("tasks")
+            source,
+            n=args.n,
+            level=args.level,
+            tree=tree,
+            seed=args.seed,
+            tell=_teller("tasks"),
+            window=window,
         )
-    title = f"{source.recipe.name}, {'1 episode' if len(films) == 1 else f'{len(films)} episodes'}"
-    if out.suffix == ".html":
-        page.watch(films, title, out)
-    else:
-        from forethought.envs.web.still import still
-
-        with TemporaryDirectory() as folder:
-            written = page.watch(films, title, Path(folder) / "page.html")
-            still(written, out, source.recipe.task.options.get("browser", ""))
+    if not window:
+        _write_films(films, source, out)
     wrong = {"words": "wrong plan", "element": "wrong element", "page": "page refused", "": "failed"}
     for film in films:
         ended = "success" if film.success else wrong[film.wrong]
         print(printable(f"{ended:14} {film.name}  {film.reason}".rstrip()))
-    print(f"written: {out}")
+    if not window:
+        print(f"written: {out}")
     return 0
+
+
+def _write_films(films: Sequence[Film], source: Source, out: Path) -> None:
+    """As a page, or as a picture of it."""
+    from forethought.report import page
+
+    title = f"{source.recipe.name}, {'1 episode' if len(films) == 1 else f'{len(films)} episodes'}"
+    if out.suffix == ".html":
+        page.watch(films, title, out)
+        return
+    from forethought.envs.web.still import still
+
+    with TemporaryDirectory() as folder:
+        written = page.watch(films, title, Path(folder) / "page.html")
+        still(written, out, source.recipe.task.options.get("browser", ""))
 
 
 def _swap(args: argparse.Namespace) -> int:

@@ -55,26 +55,33 @@ def watch(
     seed: int = 0,
     engine_of: EngineOf = torch_engine,
     tell: Tell = lambda done, n: None,
+    window: bool = False,
 ) -> list[Film]:
-    """The tasks that `sample` plays, in pictures. UserError where the taskset has none to show."""
-    source = replace(source, recipe=_with_pictures(source.recipe, n))
+    """The tasks that `sample` plays, in pictures; `window`: in a visible browser too, one after the other.
+    UserError where the taskset has none to show."""
+    source = replace(source, recipe=_with_pictures(source.recipe, n, window))
     recipe = source.recipe
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
         needed(taskset, Watched, "--watch")
         chosen = to_show(taskset, n, level, seed)
         _, records = _played(source, taskset, chosen, tree, seed, engine_of, tell)
         films = [record.film for record in records if record.film]
-    if not films:
+    if not films and not window:
         raise UserError("nothing can be shown: no plan was accepted, and so no page was opened")
     return films
 
 
-def _with_pictures(recipe: Recipe, n: int) -> Recipe:
+def _with_pictures(recipe: Recipe, n: int, window: bool) -> Recipe:
     name = recipe.task.name
     known = names(TASKSETS[name]) if name in TASKSETS else ()
-    changes = [f"task.pictures={n}"] if "pictures" in known else []
+    steps = window and recipe.task.options.get("stepwise")  # of these no pictures are taken
+    changes = [f"task.pictures={n}"] if "pictures" in known and not steps else []
     if "pages" in known:  # a recording shows nothing
         changes.append(f"task.pages={'live' if recipe.task.options.get('pages') == 'live' else 'eval'}")
+    if window and "window" not in known:
+        raise UserError(f"--watch window: {name} plays in no browser; --watch FILE.html shows its pictures")
+    if window:
+        changes.append("task.window=true")
     return override(recipe, changes) if changes else recipe
 
 

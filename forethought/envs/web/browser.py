@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -301,7 +302,9 @@ class Browser:
         sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         try:
             self._browser = await self._playwright.chromium.launch(
-                executable_path=path, args=[*FLAGS, *sandbox], headless=not self.window.shown
+                executable_path=path,
+                args=[*FLAGS, *sandbox, *(_of_window() if self.window.shown else ())],
+                headless=not self.window.shown,
             )
             self._context = await self._browser.new_context(
                 viewport={"width": self.window.width, "height": self.window.height},
@@ -310,7 +313,8 @@ class Browser:
                 accept_downloads=False,
             )
         except Exception as error:
-            raise UserError(f"{path} did not start as a browser: {_first(error)}") from None
+            how = f" in a window on {_display()}" if self.window.shown else ""
+            raise UserError(f"{path} did not start as a browser{how}: {_first(error)}") from None
         await self._context.add_init_script(self._script)
         self._browser.on("disconnected", lambda _: self._died())
         self._count("starts", 1)
@@ -340,6 +344,23 @@ def program(path: str = "") -> str:
             raise RecipeError("task.browser", f"{path!r} is no program; give the path of a Chromium")
         return found
     return next((found for name in PROGRAMS if (found := shutil.which(name))), "")
+
+
+def no_window() -> str:
+    """Why nothing can be shown in a window here; "" where it can."""
+    if sys.platform in ("win32", "darwin") or _display():
+        return ""
+    return "there is no display: neither DISPLAY nor WAYLAND_DISPLAY is set"
+
+
+def _display() -> str:
+    return os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or ""
+
+
+def _of_window() -> list[str]:
+    """Chromium looks for X unless it is told."""
+    wayland = os.environ.get("WAYLAND_DISPLAY") and not os.environ.get("DISPLAY")
+    return ["--ozone-platform=wayland"] if wayland else []
 
 
 def summed(counts: Mapping[str, int]) -> str:

@@ -321,6 +321,14 @@
     return { ...at, status: hit ? "" : "covered" };
   }
 
+  // Frames an element for the eye, or no longer.
+  function point(ref, on) {
+    const e = element(ref);
+    if (!e) return;
+    if (on) e.scrollIntoView({ block: "nearest", inline: "nearest" });
+    e.style.outline = on ? "2px solid #d00000" : "";
+  }
+
   const fire = (e, kind, Kind) => e.dispatchEvent(new (Kind || Event)(kind, { bubbles: true, cancelable: true }));
 
   // Events of an element itself, wherever it lies: as a click that always hits.
@@ -405,6 +413,6 @@
     skipped = new Set(ids);
   };
   Object.defineProperty(window, "forethought", {
-    value: Object.freeze({ snapshot, rest, place, click, hover, fill, select, popup, skip, clean }),
+    value: Object.freeze({ snapshot, rest, place, point, click, hover, fill, select, popup, skip, clean }),
   });
 })();

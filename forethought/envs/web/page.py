@@ -151,6 +151,12 @@ class Episode:
         taken = await self._at.within(self._at.page.screenshot(clip=clip), self.pace.answer)
         return taken, width, height
 
+    async def point(self, ref: str, seconds: float) -> None:
+        """Frame an element for so long, for who watches the window. What stands there is not changed."""
+        await self._call("([ref, on]) => forethought.point(ref, on)", [ref, True])
+        await asyncio.sleep(seconds)
+        await self._call("([ref, on]) => forethought.point(ref, on)", [ref, False])
+
     async def interrupt(self, text: str, button: str) -> None:
         """A popup over the whole page, until its button is clicked; "": none any more."""
         await self._call("([text, button]) => forethought.popup(text, button)", [text, button])

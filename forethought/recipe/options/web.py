@@ -38,6 +38,9 @@ class Web:
     pictures: int = 0
     """Episodes of each evaluation of which every page is photographed in Chromium, for the report and
     `sample --watch`. 0: none, and nothing is slower for it."""
+    window: bool = False
+    """Pages are played in a visible window, one episode at a time; each element is framed before it is acted
+    on. `sample --watch window` sets it. It needs a display."""
     marks: bool = False
     """The ids of elements, as the model reads them, are drawn on the pictures."""
     splits: Literal["seed", "layout", "task"] = "seed"

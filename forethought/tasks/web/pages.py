@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -107,8 +108,10 @@ class Live(Environment):
         reel: Reel | None = None,
         stepwise: bool = False,
         disturb: Disturb | None = None,
+        pause: float = 0.0,
     ):
         self.state, self.attempts, self.stop, self.bridge = state, attempts, stop, bridge
+        self.pause = pause  # seconds before each act, and at the end, for who watches
         self.reel, self.stepwise, self.disturb = reel or Reel(), stepwise, disturb
         self.episode = Episode(browser, miniwob.site(limit), events)  # type: ignore[arg-type]
         self.taken, self.popup = 0, ""
@@ -174,6 +177,8 @@ class Live(Environment):
         if self.popup and not closes:
             return Done(status="covered", snapshot=self.episode.snapshot, reason=IN_THE_WAY)
         action = Action(op=act.op, id=self.ref.get(act.ref, ""), value=value_of(act, line, self.lines))
+        if self.pause:
+            await self.bridge.there(self.episode.point(action.id, self.pause))
         done = await self.bridge.there(self.episode.act(action, look=False))
         if done.status == "done" and closes:
             self.popup = ""
@@ -182,6 +187,8 @@ class Live(Environment):
     async def close(self) -> None:  # type: ignore[override]
         """Give the page back."""
         try:
+            if self.pause:
+                await self.bridge.there(asyncio.sleep(self.pause))
             if self.popup:
                 await self.bridge.there(self.episode.interrupt("", ""))
         except Lost:

@@ -31,7 +31,7 @@ from forethought.core.types import Task, Tree, Turn, Verdict
 from forethought.envs.adapters.bridge import Bridge
 from forethought.envs.base import Environment
 from forethought.envs.web import miniwob
-from forethought.envs.web.browser import Browser, Window, program
+from forethought.envs.web.browser import Browser, Window, no_window, program
 from forethought.interface.elements import ground
 from forethought.interface.result import Parsed, Refusal, verdict
 from forethought.interface.tags import Tags
@@ -54,6 +54,7 @@ DRAWS = 10_000  # prompts that one episode can be drawn as
 OPEN = 24  # pages that Chromium holds at the same time: each is a process of about 140 MB
 ENOUGH = 10  # episodes to evaluate on that a level needs; paths longer than the longest such have its level
 SHARP = 2.0  # pixels of a picture for each pixel of the page
+PAUSE = 1.0  # seconds before an act in a window, and at the end
 POPUP = 24  # words of a popup, and what a page holds of what was done
 LONGEST = 100  # plans that are counted out, of those that look longest
 STOPS = {"plan": "</plan>", "act": "</act>"}
@@ -115,10 +116,15 @@ class Web(Taskset):
                 "task.pictures", "episodes are not photographed step by step; leave stepwise out"
             )
         self.pages, self.notes = _where(said.pages, said.browser)
-        self._path = said.browser
+        self._path, self.window = said.browser, said.window
+        if said.window:
+            if why := no_window():
+                raise RecipeError("task.window", why)
+            if self.pages == "recorded":
+                raise RecipeError("task.window", "shows pages in Chromium, and these are recorded ones")
         self._reels: dict[str, list[Reel]] = {}  # of the tasks that are watched
         self._filmed: set[str] = set()
-        self.open_episodes = 0 if self.pages == "recorded" else OPEN
+        self.open_episodes = 0 if self.pages == "recorded" else 1 if self.window else OPEN
         file, self._words = shipped(self.tasks)
         found = [one for one in episodes(file) if one.task in self.tasks]
         if said.splits != "task" and "held_out" in options:
@@ -349,13 +355,15 @@ class Web(Taskset):
                 reel,
                 self.stepwise,
                 disturb,
+                PAUSE if self.window else 0.0,
             )
         return Recorded(task.state, self.stops["act"], reel, self.stepwise, disturb)
 
     @cached_property
     def shared(self) -> Browser:
         """The browser of all episodes, which starts with the first page."""
-        window = Window(scale=SHARP if self.pictures else 1.0)
+        scale = SHARP if self.pictures or self.window else 1.0
+        window = Window(scale=scale, shown=self.window)
         self._browser = Browser(self._path, window, skip=miniwob.SKIP)
         return self._browser
 
