@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from forethought.core.types import Outcome, Task
+from forethought.envs.values import MOST_TEXT
 from forethought.interface.uses import Use
 from forethought.tasks.base import Taskset, Tooled, needed
 from forethought.workflows.trajectory import Trajectory, WorkflowError, together
@@ -32,10 +33,20 @@ class Evidence:
             self.lost.add(use.name)
         return bool(lost)
 
+    def overfills(self, use: Use) -> bool:
+        """Whether the values make its input longer than any text that is read; then it has no answer."""
+        size = len(use.given) + sum(use.given.count(name) * len(self.values[name]) for name in use.needs)
+        if size > MOST_TEXT:
+            self.refused[use.name] = f"{use.tool} would be given {size:,} characters, more than {MOST_TEXT:,}"
+        return size > MOST_TEXT
+
     def take(self, use: Use, answer: Outcome | None) -> None:
-        """What a tool answered. No value: nothing, `none`, an outcome with a reason, or one that ends the
-        episode."""
+        """What a tool answered. No value: nothing, `none`, an outcome with a reason, one that ends the
+        episode, and what is too long to be read with the values before it."""
         value = (answer.observation or "").strip() if answer and not answer.done else ""
+        if sum(map(len, self.values.values())) + len(value) > MOST_TEXT:
+            self.refused[use.name] = f"all answers together have more than {MOST_TEXT:,} characters"
+            return
         if answer is None or answer.missed or value in ("", NONE):
             self.refused[use.name] = (answer.reason if answer else "") or f"{use.tool} has no answer"
         else:
@@ -55,7 +66,7 @@ async def carried(plan: Trajectory, uses: Sequence[Use]) -> Evidence | None:
                 raise WorkflowError(f"{left[0].name} waits for {', '.join(left[0].needs)}, which never come")
             return None
         left = [use for use in left if use not in ready]
-        if not (asked := [use for use in ready if not found.loses(use)]):
+        if not (asked := [use for use in ready if not (found.loses(use) or found.overfills(use))]):
             continue
         found.waves, found.calls = found.waves + 1, found.calls + len(asked)
         answers = await together(_asked(plan, use, found.values) for use in asked)

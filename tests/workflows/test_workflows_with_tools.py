@@ -178,6 +178,30 @@ def test_a_tool_that_ends_its_episode_gives_no_value():
     assert tree.nodes[2].text == "#E1 = none #E2 = none #E3 = none <conclude>"
 
 
+def test_answers_that_are_too_long_to_be_read_are_no_values(monkeypatch):
+    """One by one they may be as long as an observation; a plan multiplies them."""
+    monkeypatch.setattr("forethought.workflows.tooling.MOST_TEXT", 100)
+
+    class Long(Environment):
+        def step(self, action):
+            asked.append(action)
+            return Outcome(done=False, observation="4" + " 4" * (29 if "[ b ]" in action else 14))
+
+    asked: list[str] = []
+    tools = Tools((1,))
+    tools.environment = lambda task, noise: Long()
+    plan = (
+        "Plan : a #E1 = Look [ b ] Plan : a #E2 = Look [ a ] Plan : b #E3 = Look [ b ] "
+        "Plan : c #E4 = Calc [ #E1 + #E2 + #E2 ] Plan : c #E5 = Calc [ #E2 + 1 ] </plan>"
+    )
+    tree, rollouts = grown("rewoo", tools, say(plan, "9 </conclude>"), plan=1, conclude=1)
+    four = "4" + " 4" * 14
+    seen = f"#E1 = {four} {four} #E2 = {four} #E3 = none #E4 = none #E5 = none <conclude>"
+    assert tree.nodes[2].text == seen and rollouts.guard.total == 0
+    assert [one.split()[0] for one in asked] == ["Look", "Look", "Look", "Calc", "9"]
+    assert tree.nodes[1].reward_parts["refused"] == 3.0
+
+
 def test_a_taskset_whose_uses_wait_for_each_other_fails_the_branch():
     """The parsers refuse such plans; code of one's own may not."""
     tools = Tools((1,))
