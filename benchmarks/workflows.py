@@ -17,9 +17,10 @@ episode, where the world is as expected and where it is not.
     python benchmarks/workflows.py modulo RUN [--rounds 4]           feedback, or asking as often without it
 
 All but the last two train a model from scratch for each workflow, by imitation alone, the same number of
-steps on the same tasks (of web pages, the same number of tokens a step); DIR keeps the runs, and what is
-there is not trained again. What goes wrong in the world does so in training too, and both worlds are
-measured; of `digits`, numbers of two digits alone are trained.
+steps on the same tasks (of web pages, the same number of tokens a step); DIR keeps the runs and what was
+measured, and neither is made again. Web pages are trained on recordings, and judged by Chromium where there
+is one, with `--pages recorded` by recordings, which is far quicker. What goes wrong in the world does so in
+training too, and both worlds are measured; of `digits`, numbers of two digits alone are trained.
 Seconds: the median of episodes that are played alone, the workflows one after the other; on a machine with
 other work, compare the tokens."""
 
@@ -135,8 +136,8 @@ def recipe(table: str, name: str, steps: int) -> dict[str, Any]:
         "name": f"{table}-{name}",
         "workflow": task.pop("workflow", name),
         "layout": "shared",
-        "task": task,
-        "eval": {"every": 0, "tasks": 100},
+        "task": task | ({"pages": "recorded"} if task["name"] == "web" else {}),
+        "eval": {"every": 0, "tasks": 1},  # what is compared is measured afterwards
         "probes": {"every": 0},
         "stage": [TRAIN | rows.get("train", {}) | {"until": {"steps": steps}}],
         **rows.get("recipe", {}),
@@ -144,17 +145,22 @@ def recipe(table: str, name: str, steps: int) -> dict[str, Any]:
 
 
 def measured(
-    table: str, out: Path, seed: int, steps: int, alone: int, tasks: int
+    table: str, out: Path, seed: int, steps: int, alone: int, tasks: int, pages: str
 ) -> dict[tuple[str, str], dict]:
-    """(world, workflow) -> what `forethought eval --json --latency` says."""
+    """(world, workflow) -> what `forethought eval --json --latency` says; kept beside the runs."""
     found = {}
     runs = {name: out / f"{table}-{name}-{seed}" for name in TABLES[table]["workflows"]}
     for name, run in runs.items():
         if not (run / "checkpoints").is_dir():
             ft.train(recipe(table, name, steps), out=run, seed=seed, progress=False)
+    judged = [] if TABLES[table].get("task", table) != "web" else [f"task.pages={pages}"]
     for world, overrides in TABLES[table]["worlds"].items():
         for name, run in runs.items():
-            found[world, name] = evaluated(run, [*overrides, f"eval.tasks={tasks}"], alone)
+            kept = out / f"{run.name}, {' '.join([world, *judged])}, {tasks} tasks.json"
+            if not kept.is_file():
+                said = evaluated(run, [*judged, *overrides, f"eval.tasks={tasks}"], alone)
+                kept.write_text(json.dumps(said))
+            found[world, name] = json.loads(kept.read_text())
     return found
 
 
@@ -165,11 +171,13 @@ def evaluated(run: Path, overrides: Sequence[str], alone: int) -> dict:
     return look.evaluate(look.find(run, None, overrides), alone=alone)
 
 
-def compare(table: str, out: Path, seeds: int, steps: int, alone: int, tasks: int) -> None:
+def compare(table: str, out: Path, seeds: int, steps: int, alone: int, tasks: int, pages: str) -> None:
     """Print a row for each world and workflow: means over seeds."""
-    rows = [
-        measured(table, out, seed, steps or TABLES[table]["steps"], alone, tasks) for seed in range(seeds)
-    ]
+    rows = []
+    for seed in range(seeds):
+        rows.append(measured(table, out, seed, steps or TABLES[table]["steps"], alone, tasks, pages))
+        shares = {f"{world}/{name}": round(one["e2e"]["value"], 3) for (world, name), one in rows[-1].items()}
+        print(f"seed {seed}: e2e {json.dumps(shares)}", flush=True)
     print(f"\n{'':19}{'':18}{'e2e':>7} {'95 %':^15}" + "".join(f"{name:>8}" for name in COSTS) + f"{'ms':>8}")
     for world, name in rows[0]:
         some = [row[world, name] for row in rows]
@@ -310,6 +318,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=0, help="of imitation (default: the table's)")
     parser.add_argument("--alone", type=int, default=24, help="episodes that are timed")
     parser.add_argument("--tasks", type=int, default=100, help="episodes of each level that are measured")
+    parser.add_argument("--pages", default="auto", help="which judge web pages: auto (Chromium) or recorded")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--only", metavar="NAME,...", help="of the workflows of the table")
@@ -325,7 +334,7 @@ def main(argv: list[str] | None = None) -> None:
     elif given.what == "modulo":
         feedback(given.run, given.rounds, given.temperature)
     else:
-        compare(given.what, given.out, given.seeds, given.steps, given.alone, given.tasks)
+        compare(given.what, given.out, given.seeds, given.steps, given.alone, given.tasks, given.pages)
 
 
 if __name__ == "__main__":
