@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,6 +111,13 @@ def test_what_only_the_picture_says_is_learned_and_saved(tmp_path):
     other.load(tmp_path / "saved")
     for a, b in zip(e.logprobs(batch(e)), other.logprobs(batch(other)), strict=True):
         assert a == pytest.approx(b, abs=1e-6)
+
+
+def test_a_whole_copy_reads_the_same_pictures():
+    e = engine()
+    e.fork("base", "two", "model")
+    for a, b in zip(*(e.logprobs(replace(batch(e), policy=p)) for p in ("base", "two")), strict=True):
+        assert a == b
 
 
 @pytest.mark.parametrize(

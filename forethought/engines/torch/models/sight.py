@@ -1,19 +1,12 @@
 """Patches of pictures as tokens of a decoder from scratch.
 
-A patch has an id beyond the vocabulary, and an embedding that a projector computes from its pixels and its
-place: two linear maps with a GELU between them, and a vector for its row and for its column. So everything
-that knows tokens by id, the packed forest and the paths kept between calls, takes patches as it takes words;
-nothing samples them, since the model's head has no rows for them. The kernels for sampling read a table of
-words, so such a model samples through PyTorch.
-
-The ids of a picture are given once and never to another picture. Pixels are asked for again when they have
-been let go of.
+The embedding of a patch is what a projector computes from its pixels and its place: two linear maps with a
+GELU between them, and a vector for its row and for its column. The kernels for sampling read a table of
+words, so such a model samples through PyTorch. How patches have ids: `pictures.py`.
 """
 
 from __future__ import annotations
 
-import bisect
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,26 +14,20 @@ import torch
 import torch.nn.functional as F
 
 from forethought.core.sight import MARK, Seen, Sight
+from forethought.engines.torch.models import pictures
 
 INNER = 256  # width of the projector
 STD = 0.5  # of an embedding, as `small.EMBEDDING_STD`
 KEPT = 1024  # pictures whose pixels are kept
 
 
-class Pictures:
-    """The pictures that were named so far. `first`: the id of the first patch of all."""
+class Pictures(pictures.Pictures[Seen]):
+    """Of one size, from a taskset."""
 
     def __init__(self, sight: Sight, picture: Callable[[str], Seen], first: int):
-        self.sight, self.first = sight, first
+        super().__init__(first, KEPT)
+        self.sight = sight
         self._picture = picture
-        self._starts: list[int] = []
-        self._names: list[str] = []
-        self._ids: dict[str, range] = {}  # one number takes as much room as a patch: they are not kept
-        self._kept: OrderedDict[str, Seen] = OrderedDict()
-        self._next = first
-
-    def __deepcopy__(self, memo: object) -> Pictures:
-        return self  # a copy of a model reads the same pictures
 
     def encode(self, text: str, words: Callable[[str], tuple[int, ...]]) -> tuple[int, ...]:
         """Token ids of a text that names pictures."""
@@ -54,42 +41,24 @@ class Pictures:
                 said.append(word)
         return (*ids, *words(" ".join(said))) if said else tuple(ids)
 
-    def ids(self, word: str) -> tuple[int, ...]:
-        """Those of one picture's patches."""
-        if word not in self._ids:
-            n = len(self.look(word).patches)
-            self._starts.append(self._next)
-            self._names.append(word)
-            self._ids[word] = range(self._next, self._next + n)
-            self._next += n
-        return tuple(self._ids[word])
-
-    def look(self, word: str) -> Seen:
-        """The picture. ValueError where the taskset gives none that fits."""
-        seen = self._kept.get(word)
-        if seen is None:
-            seen = self._picture(word.removeprefix(MARK))
-            _check(word, seen, self.sight)
-            self._kept[word] = seen
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+    def read(self, word: str) -> Seen:
+        """See `Pictures.read`."""
+        seen = self._picture(word.removeprefix(MARK))
+        _check(word, seen, self.sight)
         return seen
+
+    def count(self, look: Seen) -> int:
+        """See `Pictures.count`."""
+        return len(look.patches)
 
     def gather(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Patches [n, numbers] uint8 and their places [n, 2]."""
         patches = np.empty((len(ids), self.sight.numbers), np.uint8)
         places = np.empty((len(ids), 2), np.int64)
-        at = np.asarray(ids)
-        owner = np.searchsorted(self._starts, at, side="right") - 1
-        for one in np.unique(owner):
-            rows = owner == one
-            seen, own = self.look(self._names[one]), at[rows] - self._starts[one]
+        for word, rows, own in self.owners(ids):
+            seen = self.look(word)
             patches[rows], places[rows] = seen.patches[own], seen.places[own]
         return patches, places
-
-    def name(self, id: int) -> str:
-        """The word of the picture that a patch belongs to."""
-        return self._names[bisect.bisect_right(self._starts, id) - 1]
 
 
 def _check(word: str, seen: Seen, sight: Sight) -> None:
@@ -131,6 +100,10 @@ class Sighted(torch.nn.Module):
             return F.embedding(ids, self.weight)
         x = F.embedding(ids.masked_fill(patch, 0), self.weight)
         return x.index_put((patch,), self.patches(ids[patch]).to(x.dtype))
+
+    def of_copy(self, model: torch.nn.Module) -> Sighted:
+        """The same for a copy of the model, whose weights come later."""
+        return Sighted(model.get_input_embeddings(), self.pictures)
 
     def patches(self, ids_N: torch.Tensor) -> torch.Tensor:
         """[N, H] of patches."""

@@ -308,6 +308,8 @@ class Policies:
         source = self.copies.get(src, self.base)
         with torch.device("meta"):  # nothing is drawn and nothing is held twice
             model = type(self.base)(copy.deepcopy(self.base.config))
+            if again := getattr(self.base.get_input_embeddings(), "of_copy", None):  # of pictures
+                model.set_input_embeddings(again(model))
         model.set_attn_implementation(self.base.config._attn_implementation)
         own = _weights(source) | {lora.clean(k): b for k, b in source.named_buffers(remove_duplicate=False)}
         if src in self.adapters:
