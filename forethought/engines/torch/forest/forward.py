@@ -17,6 +17,7 @@ from forethought.engines.torch.forest.activations import Found
 from forethought.engines.torch.forest.attention import Forest, using
 from forethought.engines.torch.forest.decoder import decoder_of
 from forethought.engines.torch.forest.packing import Packed, pack
+from forethought.engines.torch.forest.positions import Grid
 from forethought.engines.torch.forest.recompute import recomputes
 
 
@@ -113,10 +114,10 @@ class Targets:
     before_N: torch.Tensor  # place in the row of the token whose hidden state predicts each
 
 
-def row_of(segments: Sequence[Segment], device: torch.device, context: int) -> Row:
-    """UserError where a path is longer than `context` tokens, ValueError where the first token of a root is
-    to be predicted."""
-    packed = pack(segments, device)
+def row_of(segments: Sequence[Segment], device: torch.device, context: int, grid: Grid | None = None) -> Row:
+    """`grid`: see `pack`. UserError where a path is longer than `context` tokens, ValueError where the first
+    token of a root is to be predicted."""
+    packed = pack(segments, device, grid=grid)
     if packed.longest > context:
         raise UserError(
             f"a demonstration or rollout of {packed.longest} tokens does not fit the model's context of "
@@ -161,7 +162,7 @@ def hidden_of(
         )
     with using(Forest(packed.layout)):
         out = model.base_model(
-            input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False
+            input_ids=packed.ids_N[None], position_ids=packed.positions_N[..., None, :], use_cache=False
         )
     hidden_NH = out.last_hidden_state[0]
     return hidden_NH if places_M is None else hidden_NH[places_M]

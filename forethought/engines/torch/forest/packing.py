@@ -21,6 +21,8 @@ import numpy as np
 import torch
 
 from forethought.core.types import Segment
+from forethought.engines.torch.forest.positions import Grid
+from forethought.engines.torch.forest.positions import positions as with_grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class Packed:
     """One row. `before_N[n]` is the token whose hidden state predicts token n (-1 for the first token of a
-    root)."""
+    root). `positions_N` is [3, N] where pictures have places (`positions.py`)."""
 
     ids_N: torch.Tensor
     positions_N: torch.Tensor
@@ -91,10 +93,14 @@ class _Block:
 
 
 def pack(
-    segments: Sequence[Segment], device: torch.device | str = "cpu", given: frozenset[int] = frozenset()
+    segments: Sequence[Segment],
+    device: torch.device | str = "cpu",
+    given: frozenset[int] = frozenset(),
+    grid: Grid | None = None,
 ) -> Packed:
     """Lay a forest out. `given`: segments whose keys and values are known, so that nothing is asked for them.
-    ValueError for an empty forest, an empty segment, or a parent that does not precede its child."""
+    `grid`: of a model whose positions count rows and columns. ValueError for an empty forest, an empty
+    segment, or a parent that does not precede its child."""
     if not segments:
         raise ValueError("an empty forest cannot be packed")
     children: list[list[int]] = [[] for _ in segments]
@@ -123,9 +129,10 @@ def pack(
         before.extend(range(start, start + n - 1))
         starts[i] = start
     long = lambda values: torch.tensor(values, dtype=torch.long, device=device)  # noqa: E731
+    places = with_grid(grid, segments, order, starts) if grid else None
     return Packed(
         long(ids),
-        long(positions),
+        long(positions) if places is None else torch.from_numpy(places).to(device),
         long(before),
         tuple(starts),
         max(positions) + 1,

@@ -22,6 +22,7 @@ from forethought.engines.torch.forest.decoder import Decoder
 from forethought.engines.torch.forest.given import Captured, Given
 from forethought.engines.torch.forest.packing import Packed
 from forethought.engines.torch.forest.paths import PolicyPaths
+from forethought.engines.torch.forest.positions import grid_of
 from forethought.engines.torch.sampling.caches import Apart, Beside, Together, cache, prefixes
 from forethought.engines.torch.sampling.decoding import Decoding, spans_of
 from forethought.engines.torch.sampling.prefill import by_decoding, prefill
@@ -46,26 +47,26 @@ class _Cohort:
         kept: Apart | Together,
         rows: np.ndarray,
         adapter: str,
-        lengths_B: torch.Tensor,
+        after_B: torch.Tensor,
         room_B: torch.Tensor,
     ):
         self.cache, self.n, self.t, self.adapter = kept, kept.n, 0, adapter
         # which row of all stands at each of its places; one that has ended is computed on while a sibling
         # lives
         self.rows = rows
-        self.lengths_B, self.last_B = lengths_B, lengths_B + room_B - 1
+        self.after_B, self.last_B = after_B, after_B + room_B - 1
 
     def positions(self) -> torch.Tensor:
         """[rows] of the next tokens; rows that have ended may not run out of the model's positions."""
-        return torch.minimum(self.lengths_B + self.t, self.last_B).repeat_interleave(self.n)
+        return torch.minimum(self.after_B + self.t, self.last_B).repeat_interleave(self.n)
 
     def keep(self, numbers: np.ndarray) -> None:
         self.rows = numbers[self.rows]
         going = (self.rows >= 0).reshape(-1, self.n).any(1)
         if going.any() and not going.all():
-            contexts = torch.from_numpy(going.nonzero()[0]).to(self.lengths_B.device)
+            contexts = torch.from_numpy(going.nonzero()[0]).to(self.after_B.device)
             self.cache.keep(contexts)
-            self.lengths_B, self.last_B = self.lengths_B[contexts], self.last_B[contexts]
+            self.after_B, self.last_B = self.after_B[contexts], self.last_B[contexts]
             self.rows = self.rows[going.repeat(self.n)]
 
 
@@ -85,6 +86,7 @@ class Cohorts:
     ):
         self.inner, self.head, self.device = inner, head, device
         self.decoder, self.adapters, self.kept = decoder, adapters, kept or {}
+        self.grid = grid_of(inner)
         self.cohorts: list[_Cohort] = []  # by adapter
         self.live = 0
 
@@ -147,7 +149,7 @@ class Cohorts:
         if self.decoding:
             self.decoding.reach(max(len(c) + most for c, most in zip(contexts, room, strict=True)) - 1)
         forward = by_decoding(self.decoding, adapter) if self.decoding else self._by_modules
-        done = prefill(forward, contexts, self.device, self.kept.get(adapter))
+        done = prefill(forward, contexts, self.device, self.kept.get(adapter), self.grid)
         lengths_B, bias_B11P = torch.tensor(done.lengths, device=self.device), None
         longest = done.index_BP.shape[1]
         if min(done.lengths) < longest:
@@ -157,7 +159,8 @@ class Cohorts:
             ]
         kept = cache(n, dict(prefixes(done.captured, done.index_BP)), bias_B11P, max(room))
         rows = np.arange(self.live, self.live + n * len(contexts))
-        self.cohorts.append(_Cohort(kept, rows, adapter, lengths_B, torch.tensor(room, device=self.device)))
+        after_B = lengths_B if done.after_B is None else done.after_B
+        self.cohorts.append(_Cohort(kept, rows, adapter, after_B, torch.tensor(room, device=self.device)))
         self.cohorts.sort(key=lambda c: c.adapter)
         self.live += len(rows)
         return self.head(done.hidden_BH).float()
@@ -166,5 +169,7 @@ class Cohorts:
         new = slice(None) if given is None else given.new_M
         with using(Forest(packed.layout, captured, given=given)):
             return self.inner(
-                input_ids=packed.ids_N[new][None], position_ids=packed.positions_N[new][None], use_cache=False
+                input_ids=packed.ids_N[new][None],
+                position_ids=packed.positions_N[..., None, new],
+                use_cache=False,
             ).last_hidden_state[0]

@@ -20,6 +20,7 @@ from forethought.engines.torch.forest.blocks import attention
 from forethought.engines.torch.forest.given import Captured, Given
 from forethought.engines.torch.forest.packing import Packed, forest_of, pack
 from forethought.engines.torch.forest.paths import Block, Found, Kept, PolicyPaths
+from forethought.engines.torch.forest.positions import Grid
 from forethought.engines.torch.sampling.decoding import Decoding
 
 Tokens = tuple[int, ...]
@@ -32,6 +33,7 @@ class Prefilled(NamedTuple):
     captured: Captured  # layer -> keys and values of all tokens
     index_BP: torch.Tensor  # where each context's tokens lie among them; padding points at the first
     lengths: list[int]
+    after_B: torch.Tensor | None = None  # position of the next token, where that is not the length
 
 
 class Capturing:
@@ -70,12 +72,17 @@ def by_decoding(decoding: Decoding, adapter: str) -> Forward:
 
 
 def prefill(
-    forward: Forward, contexts: Sequence[Tokens], device: torch.device, kept: PolicyPaths | None = None
+    forward: Forward,
+    contexts: Sequence[Tokens],
+    device: torch.device,
+    kept: PolicyPaths | None = None,
+    grid: Grid | None = None,
 ) -> Prefilled:
-    """The contexts under the policy whose paths are `kept`, which are read and added to."""
+    """The contexts under the policy whose paths are `kept`, which are read and added to. `grid`: see
+    `pack`."""
     found = {c: one for c in dict.fromkeys(contexts) if kept and (one := kept.find(c))}
     segments, paths, known = _split(contexts, found)
-    packed, captured = pack(segments, device, known), {}
+    packed, captured = pack(segments, device, known, grid), {}
     row_N = np.concatenate([np.full(len(s.token_ids), i not in known) for i, s in _in_row(segments, packed)])
     rank_N = row_N.cumsum() - 1  # of a computed token among those that are
     joints = _joints(contexts, paths, segments, known, found)
@@ -88,8 +95,13 @@ def prefill(
     ]
     longest = max(map(len, index))
     index_BP = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in index], device=device)
-    last = torch.from_numpy(rank_N[[tokens[-1] for tokens in index]]).to(device)
-    return Prefilled(hidden_MH[last], given.kv if given else captured, index_BP, list(map(len, index)))
+    ends = [tokens[-1] for tokens in index]
+    last = torch.from_numpy(rank_N[ends]).to(device)
+    # what a context ends with is a word: its three positions are one
+    after_B = packed.positions_N[0, ends] + 1 if packed.positions_N.dim() > 1 else None
+    return Prefilled(
+        hidden_MH[last], given.kv if given else captured, index_BP, list(map(len, index)), after_B
+    )
 
 
 def _in_row(segments: Sequence[Segment], packed: Packed) -> list[tuple[int, Segment]]:
