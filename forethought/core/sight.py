@@ -1,11 +1,13 @@
-"""Pictures that a model from scratch reads: patches in the place of a word.
+"""Pictures that a model reads: patches in the place of a word.
 
 A prompt names a picture by one word (`@picture:click-color/17`), so that it stays text for everybody who
-reads it. The engine puts the picture's patches there, and asks the taskset for them (`tasks.base.Sees`).
+reads it. The engine puts the picture's patches there, and asks the taskset for them (`tasks.base.Sees`), or
+for the whole picture where the model cuts it itself (`tasks.base.Shows`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,3 +45,13 @@ class Seen:
 
     patches: NDArray[np.uint8]
     places: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A whole picture, for a vision-language model, which cuts it itself: `pixels` [height, width, 3] of 0 to
+    255. `kept`: which of the model's patches are read, [rows, columns], from all of them
+    [rows, columns, numbers] of 0 to 1; None: all."""
+
+    pixels: NDArray[np.uint8]
+    kept: Callable[[NDArray[np.float32]], NDArray[np.bool_]] | None = None

@@ -53,6 +53,12 @@ def tokenizer_in(engine: Path) -> Path:
     return engine / (TOKENIZER if (engine / TOKENIZER).is_dir() else BASE)
 
 
+def has_projector(engine: Path) -> bool:
+    """Whether the base is a model from scratch that reads pictures, which `transformers` cannot open."""
+    config = engine / BASE / "config.json"
+    return config.is_file() and '"forethought_sight"' in config.read_text("utf-8")
+
+
 def _in(engine: Path, policy: str) -> Saved | None:
     inside = (engine / BASE / WEIGHTS).is_file()
     base = str(engine / BASE) if inside else str(_read(engine / ENGINE).get("source", ""))

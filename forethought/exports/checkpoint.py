@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forethought.core.errors import CheckpointError, UserError
+from forethought.engines.saved import has_projector
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.schema import Recipe
 from forethought.runs.progress import Progress
@@ -36,8 +37,7 @@ def find(source: Path, step: int | None = None) -> Checkpoint:
             f"{run / RECIPE} is not the recipe that the run was trained with: put it back as it was"
         )
     checkpoint, state = store.chosen(step)
-    config = checkpoint / "engine" / "base" / "config.json"
-    if config.is_file() and '"forethought_sight"' in config.read_text("utf-8"):
+    if has_projector(checkpoint / "engine"):
         raise UserError(
             f"{source} was trained on pictures, and its projector is no part of a Hugging Face model: it is "
             "not exported, and speaks through its run (forethought sample, eval)"

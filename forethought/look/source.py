@@ -12,6 +12,7 @@ from forethought.core.errors import CheckpointError, UserError, unknown
 from forethought.engines import chosen as choices
 from forethought.engines.base import BASE, Engine
 from forethought.engines.gguf_header import file_at
+from forethought.engines.saved import has_projector
 from forethought.recipe.check import check_surroundings
 from forethought.recipe.layout import has_planner, planners
 from forethought.recipe.load import load as load_recipe
@@ -22,7 +23,7 @@ from forethought.runs.progress import Progress
 from forethought.runs.run import EngineOf, torch_engine
 from forethought.runs.rundata import changed, unwatched
 from forethought.store import Store, run_at
-from forethought.tasks.base import Sees, Taskset, face
+from forethought.tasks.base import Taskset
 from forethought.tasks.families import TASKSETS, check_name, is_taskset
 
 
@@ -46,8 +47,8 @@ class Source:
         recipe = self.recipe
         # `override` has made the path a whole one, wherever the run was looked for
         own = self.checkpoint and Path(recipe.model.path).absolute() == (self.checkpoint / BASE).absolute()
-        if own and face(taskset, Sees):
-            # what reads pictures is no model of transformers': it is made anew, and its weights are read
+        if own and has_projector(self.checkpoint):
+            # it is no model of transformers': it is made anew, and its weights are read
             recipe = replace(recipe, model=replace(recipe.model, path=""))
         if recipe.model.path:
             from forethought.estimate.room import check_room

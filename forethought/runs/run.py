@@ -51,7 +51,7 @@ from forethought.stages.webrl.yes_or_no import words_of
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks import families
-from forethought.tasks.base import DrawsWords, FreeText, Pool, Sees, Taskset, face, needed
+from forethought.tasks.base import DrawsWords, FreeText, Pool, Sees, Shows, Taskset, face, needed
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import workflow_of
 from forethought.workflows.words import longest_turns, read_between
@@ -70,12 +70,14 @@ def torch_engine(recipe: Recipe, taskset: Taskset) -> Engine:
     weights = "fp32" if recipe.engine.weights == "auto" and trains_whole(recipe) else recipe.engine.weights
 
     def loaded(model: ModelSpec, seed: int) -> Loaded:
-        seeing = face(taskset, Sees)
+        seeing, showing = face(taskset, Sees), face(taskset, Shows)
         if model.path:
-            if seeing:
-                why = f"{taskset.name} shows pictures, which models from scratch alone read; leave it out"
+            if seeing and not showing:
+                why = (
+                    f"{taskset.name} gives no whole pictures (`shown`), which such models read; leave it out"
+                )
                 raise RecipeError("model.path", why)
-            return load(model, (), 0, seed, weights)
+            return load(model, (), 0, seed, weights, shows=showing.shown if showing else None)
         if taskset.spaced:
             return load(
                 model,

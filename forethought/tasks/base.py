@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.films import Film
 from forethought.core.grounding import Pair
-from forethought.core.sight import Seen, Sight
+from forethought.core.sight import Seen, Shown, Sight
 from forethought.core.types import Outcome, Side, Task, Tree, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.uses import Use
@@ -244,7 +244,7 @@ class LooksAgain(Protocol):
 
 
 class Sees(Protocol):
-    """Whose prompts name pictures (`core.sight`), each by one word. Models from scratch alone read them."""
+    """Whose prompts name pictures (`core.sight`), each by one word. For models from scratch."""
 
     def sight(self) -> Sight:
         """What all pictures have in common."""
@@ -259,6 +259,13 @@ class DrawsWords(Protocol):
 
     def drawn_words(self) -> list[str]:
         """All of them."""
+
+
+class Shows(Protocol):
+    """Who gives pictures whole, too: for vision-language models, which cut them themselves."""
+
+    def shown(self, name: str) -> Shown:
+        """The picture of a name: the same one each time."""
 
 
 class Tooled(Protocol):

@@ -28,6 +28,7 @@ from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.native import library, weights
 from forethought.engines.torch.forest.paths import Paths
+from forethought.engines.torch.forest.positions import grid_of
 from forethought.engines.torch.forest.prefixes import joined
 from forethought.engines.torch.forest.vocabulary import mark
 from forethought.engines.torch.loss import losses, objectives
@@ -94,7 +95,7 @@ class TorchEngine(Surgery):
         self.end: int | None
         self.end, self.ends = ends_of(self.tokenizer, model)
         self.begin = begin_of(self.tokenizer) if self.source else ()
-        self.renderer = Renderer(self.tokenizer, self.end, self.ends, self.source)
+        self.renderer = Renderer(self.tokenizer, self.end, self.ends, self.source, self.encode, self.pictures)
         self.fingerprint = loaded.fingerprint  # None: a small model's weights are all saved
         self.notes = [*loaded.notes, *notes_of(model, self.tokenizer, self.source, adapter)]
         self.packs = memory.Size("engine.pack_tokens", spec.pack_tokens, PACK_TOKENS)
@@ -372,7 +373,7 @@ class TorchEngine(Surgery):
     def _rows(self, batch: Batch) -> Iterator[tuple[Sequence[int], Row]]:
         for indices, segments in self._packs(batch):
             self.packs.running = partial(memory.pack_piece, segments)
-            yield indices, row_of(segments, self.machine.device, self.context)
+            yield indices, row_of(segments, self.machine.device, self.context, grid_of(self.weights.base))
 
     def _packs(self, batch: Batch) -> Iterator[tuple[Sequence[int], Sequence[Segment]]]:
         self.paths.clear()  # what is measured or trained needs the room, and moves no rollout on

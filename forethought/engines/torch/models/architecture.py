@@ -9,7 +9,12 @@ model's context here.
 
 from __future__ import annotations
 
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from forethought.core.errors import UserError
 from forethought.engines.torch.forest.attention import NAME
@@ -21,6 +26,7 @@ INSTEAD = (
 # of layers; the last two up to their size
 KINDS = {"full_attention", "attention", "sliding_attention", "chunked_attention"}
 SHORTEST = 16  # tokens of a context that is worth anything, and that `exact.py` needs
+SEEING = ("qwen2_vl", "qwen2_5_vl")  # kinds whose pictures are computed here (`vlm.py`)
 SENSES = {"vision_config": "pictures", "audio_config": "sound"}  # key of a configuration -> what it is for
 PROPERTIES = {  # what some kinds of models have without a field of their configuration that says so
     "is recurrent": ("falcon_mamba", "mamba", "mamba2", "recurrent_gemma", "rwkv", "xlstm"),
@@ -29,8 +35,19 @@ PROPERTIES = {  # what some kinds of models have without a field of their config
 }
 
 
-def check_config(config: PretrainedConfig, path: str) -> None:
-    """UserError that names the property which packed forests do not compute."""
+def auto_class(config: PretrainedConfig) -> type:
+    """What opens a model of this kind in `transformers`."""
+    return AutoModelForImageTextToText if config.model_type in SEEING else AutoModelForCausalLM
+
+
+def check_config(config: PretrainedConfig, path: str, pictures: bool = False) -> None:
+    """UserError that names the property which packed forests do not compute. `pictures`: whether the task
+    shows some."""
+    if pictures and config.model_type not in SEEING:
+        raise UserError(
+            f"{path} ({config.model_type}) is none of the models whose pictures are read here "
+            f"({', '.join(SEEING)}), and the task shows some; leave model.path out to train a small one"
+        )
     if found := _unfit(config):
         raise UserError(
             f"{path} ({config.model_type}) {found}, which packed forests do not compute; {INSTEAD}"
@@ -51,8 +68,12 @@ def _unfit(config: PretrainedConfig) -> str:
     text = config.get_text_config()
     if senses := [what for key, what in SENSES.items() if getattr(config, key, None) is not None]:
         # the others can be used for text alone
-        if not getattr(config, "auto_map", None) and type(config) not in AutoModelForCausalLM._model_mapping:
-            return f"reads {' and '.join(senses)} beside text, and has no model of text alone"
+        own = getattr(config, "auto_map", None) or type(config) in AutoModelForCausalLM._model_mapping
+        if not own and config.model_type not in SEEING:
+            return (
+                f"reads {' and '.join(senses)} beside text, has no model of text alone, and is none of "
+                f"{', '.join(SEEING)}"
+            )
     if getattr(config, "forethought_sight", None) is not None:
         return "was trained on pictures, and opens with its run alone (its projector is not a part of it)"
     if getattr(config, "is_encoder_decoder", False):

@@ -148,7 +148,7 @@ def check_adapter(weights: Policies, adapter: str, path: str) -> None:
         found = _difference(
             model, sample, [_trained_on(model, sample, packed)[sample.places(packed)]], sampling
         )
-        kept = not _limit(model).exceeded(
+        kept = not limit_of(model).exceeded(
             _plain(weights.model(BASE), [row])[0], before, _signal(before, elsewhere)
         )
     finally:
@@ -209,7 +209,7 @@ def _check_crowd(model: PreTrainedModel, sample: Sample, name: str) -> None:
             f"for {model.dtype}"
         )
     other, *_, beside = _plain(model, [_elsewhere(row), *[(row[-1],) * len(row)] * CROWD, row])
-    if found := _limit(model).exceeded(beside, alone, _signal(alone, other)):
+    if found := limit_of(model).exceeded(beside, alone, _signal(alone, other)):
         raise UserError(
             f"{name} computes a row differently with others beside it ({found}), as experts do that drop "
             "tokens beyond a capacity; its log-probs would depend on the batch. Turn the capacity off, or "
@@ -226,7 +226,7 @@ def _difference(
     """How logits of the forest at the two paths' tokens, or the log-probs of what is sampled, differ from the
     plain forward of each path; "" where they do not. `sampling`: the model that samples, where it is another
     one."""
-    pairs, limit = [_plain(model, [ids, _elsewhere(ids)]) for ids in sample.contexts], _limit(model)
+    pairs, limit = [_plain(model, [ids, _elsewhere(ids)]) for ids in sample.contexts], limit_of(model)
     signal = sum(_signal(plain, other) for plain, other in pairs) / len(pairs)
     for forest in forests:
         if found := limit.exceeded(forest, torch.cat([plain for plain, _ in pairs]), signal):
@@ -237,7 +237,7 @@ def _difference(
     return ""
 
 
-def _limit(model: PreTrainedModel) -> Limit:
+def limit_of(model: PreTrainedModel) -> Limit:
     return FP32 if model.dtype == torch.float32 else BF16
 
 

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forethought.core.errors import UserError
-from forethought.core.sight import Seen, Sight
+from forethought.core.sight import Seen, Shown, Sight
 from forethought.engines.torch.forest.absent import KEY
 from forethought.engines.torch.forest.vocabulary import check_ids
 from forethought.engines.torch.machine.memory import LESS, out_of_memory
@@ -20,13 +20,16 @@ from forethought.engines.torch.models import plausible
 from forethought.engines.torch.models.begun import with_adapter
 from forethought.engines.torch.models.checked import once
 from forethought.engines.torch.models.exact import check_model
+from forethought.engines.torch.models.exact_pictures import check_pictures
 from forethought.engines.torch.models.fingerprint import Fingerprint, fingerprint
 from forethought.engines.torch.models.four_bits import pack
+from forethought.engines.torch.models.pictures import Pictures
 from forethought.engines.torch.models.reading import find_gguf, read_folder, read_gguf
-from forethought.engines.torch.models.sight import Pictures, with_sight
+from forethought.engines.torch.models.sight import with_sight
 from forethought.engines.torch.models.small import small_model, tokenizer_of
 from forethought.engines.torch.models.small_text import tokenizer_of_texts
 from forethought.engines.torch.models.tokenizer import encode
+from forethought.engines.torch.models.vlm import with_views
 from forethought.recipe.schema import ModelSpec
 
 Weights = Literal["auto", "fp32", "bf16", "nf4"]
@@ -53,11 +56,13 @@ def load(
     texts: Sequence[str] = (),
     sees: tuple[Sight, Callable[[str], Seen]] | None = None,
     drawn: Sequence[str] = (),
+    shows: Callable[[str], Shown] | None = None,
 ) -> Loaded:
     """`words` and `context` (tokens) size a model from scratch; `seed` draws its weights. Where the task is
     free text its tokenizer is trained on `texts`, and `words` are the marks that are tokens of their own.
-    `weights`: see `from_path`. `sees`: the pictures that prompts name, of a model from scratch. `drawn`:
-    words that it says only where they stand before (`forest/absent.py`), which its configuration keeps."""
+    `weights`: see `from_path`. `sees`, `shows`: the pictures that prompts name, of a model from scratch and
+    of a vision-language model. `drawn`: words that it says only where they stand before
+    (`forest/absent.py`), which its configuration keeps."""
     if not spec.path:
         tokenizer = tokenizer_of_texts(texts, spec.vocabulary, words) if texts else tokenizer_of(list(words))
         model = small_model(spec, len(tokenizer), context, seed)
@@ -65,23 +70,32 @@ def load(
             setattr(model.config, KEY, sorted(tokenizer.convert_tokens_to_ids(list(drawn))))
         pictures = with_sight(model, *sees, seed, partial(encode, tokenizer)) if sees else None
         return Loaded(model, tokenizer, "", pictures=pictures)
-    return from_path(spec.path, spec.trust_remote_code, weights, spec.adapter)
+    return from_path(spec.path, spec.trust_remote_code, weights, spec.adapter, shows)
 
 
 def from_path(
-    path: str, trust_remote_code: bool = False, weights: Weights = "auto", adapter: str = ""
+    path: str,
+    trust_remote_code: bool = False,
+    weights: Weights = "auto",
+    adapter: str = "",
+    shows: Callable[[str], Shown] | None = None,
 ) -> Loaded:
-    """`adapter`: a PEFT adapter that is added in (`begun.py`). UserError where the path holds no causal LM
-    with its tokenizer, or one that packed forests would compute wrongly.
+    """`adapter`: a PEFT adapter that is added in (`begun.py`). `shows`: the pictures that prompts name.
+    UserError where the path holds no causal LM with its tokenizer, or one that packed forests would compute
+    wrongly.
 
     `weights`: fp32 or bf16, whatever the files hold; auto: as they say, but fp32 for fp16 and on a machine
     without a GPU; nf4: the linear layers in four bits (`four_bits.py`).
     """
     try:
         if (file := find_gguf(path)) is not None:
+            if shows:
+                raise UserError(
+                    f"{path}: a GGUF file is read as a model of text, and the task shows pictures"
+                )
             read = read_gguf(file, path, DTYPES.get(weights, "auto"))
         else:
-            read = read_folder(path, trust_remote_code, DTYPES.get(weights, "auto"))
+            read = read_folder(path, trust_remote_code, DTYPES.get(weights, "auto"), bool(shows))
     except UserError:
         raise
     # what stands in a folder is a stranger's, and transformers raises whatever that leads to
@@ -102,12 +116,16 @@ def from_path(
     if adapter:
         model = with_adapter(model, adapter, path)
     check_finite(model, path)
-    found = fingerprint(model, read.digest)
-    once(model, [asdict(found), str(model.dtype)], partial(check_model, model.eval(), path))
+    found, asked = fingerprint(model, read.digest), str(model.dtype)
+    once(model, [asdict(found), asked], partial(check_model, model.eval(), path))
+    pictures = with_views(model, read.name, path, shows) if shows else None
+    if pictures:
+        once(model, [asdict(found), asked, "pictures"], partial(check_pictures, model, pictures, path))
     notes = (*read.notes, *_notes(path, read.info))
     if adapter:
         notes += (f"{path} begins with the adapter {adapter} added in",)
-    return Loaded(model, read.tokenizer, read.name, found, notes, moved=read.moved or bool(adapter))
+    moved = read.moved or bool(adapter)
+    return Loaded(model, read.tokenizer, read.name, found, notes, moved, pictures)
 
 
 @torch.no_grad()

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from forethought.core.printable import cut
+from forethought.engines.torch.models.architecture import auto_class
 from forethought.engines.torch.models.folder import Tensors
 
 # what is counted -> (its keys in the configurations of transformers, the most that any model has, and room)
@@ -163,7 +164,7 @@ def check_sizes(config: PretrainedConfig, tensors: Tensors) -> None:
             f"{len(tensors):,} tensors"
         )
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = auto_class(config).from_config(config)
     wanted = dict(model.named_parameters(remove_duplicate=False))
     for key, p in wanted.items():
         if key in tensors:

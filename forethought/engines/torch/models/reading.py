@@ -28,7 +28,7 @@ from forethought.engines.gguf_families import config_of, names_of
 from forethought.engines.gguf_header import PLAIN, file_at, read_header
 from forethought.engines.torch.forest.attention import NAME
 from forethought.engines.torch.models import folder, gguf, plausible
-from forethought.engines.torch.models.architecture import INSTEAD, check_config
+from forethought.engines.torch.models.architecture import INSTEAD, auto_class, check_config
 from forethought.engines.torch.models.fingerprint import config_digest
 from forethought.engines.torch.models.tokenizer import read_tokenizer
 
@@ -48,8 +48,8 @@ class Read:
     moved: bool = False
 
 
-def read_folder(path: str, trust_remote_code: bool, dtype: torch.dtype | str) -> Read:
-    """A folder of `save_pretrained`, or a name on the hub."""
+def read_folder(path: str, trust_remote_code: bool, dtype: torch.dtype | str, pictures: bool = False) -> Read:
+    """A folder of `save_pretrained`, or a name on the hub. `pictures`: whether the task shows some."""
     local = Path(path).expanduser()
     if (local.exists() or path.startswith((".", "/", "~"))) and not (local / folder.CONFIG).is_file():
         raise UserError(
@@ -65,13 +65,13 @@ def read_folder(path: str, trust_remote_code: bool, dtype: torch.dtype | str) ->
             ends
         )  # transformers goes on without it where it is torn, and its end tokens are lost
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    check_config(config, path)
+    check_config(config, path, pictures)
     tokenizer = read_tokenizer(name, trust_remote_code, config.get_text_config().vocab_size)
     tensors = folder.tensors_of(name)
     if not trust_remote_code:
         plausible.check_sizes(config, tensors)
     with bars_on_terminals_alone(), _through_the_interface(config, path):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = auto_class(config).from_pretrained(
             name,
             config=config,
             attn_implementation=NAME,

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -33,6 +34,7 @@ from forethought.engines.torch.models.chat import (
     special_of,
     text_of,
 )
+from forethought.engines.torch.models.pictures import Pictures
 
 SEEN = "observation"  # where only what the template writes around one is looked for
 HINT = "use a template in which the {side} answers the assistant"
@@ -78,11 +80,21 @@ def _unused(text: str) -> str:
 
 class Renderer:
     """For a tokenizer with a chat template. `end`: the token with which the template ends a turn; `ends`:
-    every token with which the model may; `source`: the model's name, for errors."""
+    every token with which the model may; `source`: the model's name, for errors; `encode`: token ids of a
+    text, where that is not the tokenizer's affair alone; `pictures`: those that any text may name, with
+    special tokens around them."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, end: int | None, ends: frozenset[int], source: str
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        end: int | None,
+        ends: frozenset[int],
+        source: str,
+        encode: Callable[[str], Sequence[int]] | None = None,
+        pictures: Pictures | None = None,
     ):
+        self._around = pictures.around if pictures else ()
+        self._encode = encode or partial(tokenizer.encode, add_special_tokens=False)
         self.tokenizer, self.end, self.ends, self.source = tokenizer, end, ends, source or "the model"
         self.special = special_of(tokenizer) | (ends & tokenizer.added_tokens_decoder.keys())
         self._all = Names(tokenizer.convert_ids_to_tokens(i) for i in self.special)
@@ -168,7 +180,7 @@ class Renderer:
 
     def _ids(self, text: str, cut: str | None = None) -> tuple[int, ...]:
         pieces = text.split(cut) if cut else [text]
-        return tuple(i for piece in pieces for i in self.tokenizer.encode(piece, add_special_tokens=False))
+        return tuple(i for piece in pieces for i in self._encode(piece))
 
     def _specials(self, ids: Sequence[int]) -> tuple[int, ...]:
-        return tuple(i for i in ids if i in self.special)
+        return tuple(i for i in ids if i in self.special and i not in self._around)

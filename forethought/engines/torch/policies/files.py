@@ -46,7 +46,7 @@ def write_policies(
     (directory / (BASE if holds else TOKENIZER)).mkdir(parents=True)
     if holds:
         _write_model(policies, BASE, directory / BASE)
-    tokenizer.save_pretrained(tokenizer_in(directory))
+    _write_words(policies, tokenizer, tokenizer_in(directory))
     for name in policies.adapters:
         folder = directory / "adapters" / name
         folder.mkdir(parents=True)
@@ -64,13 +64,20 @@ def write_policies(
             folder = directory / "models" / name
             folder.mkdir(parents=True)
             _write_model(policies, name, folder)
-            tokenizer.save_pretrained(folder)
+            _write_words(policies, tokenizer, folder)
             continue
         (directory / "copies").mkdir(exist_ok=True)
         own = {k: p.contiguous() for k, p in model.named_parameters()} | {
             k: b.contiguous() for k, b in model.named_buffers()
         }
         write_tensors(directory / "copies" / f"{name}.safetensors", own)  # a tied weight stands there once
+
+
+def _write_words(policies: Policies, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The tokenizer and, of a model that has one, what cuts pictures."""
+    tokenizer.save_pretrained(folder)
+    if save := getattr(policies.base.get_input_embeddings(), "save", None):
+        save(folder)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, source: str = "") -> None:
