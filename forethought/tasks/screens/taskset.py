@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.films import Film, Frame, Mark
 from forethought.core.grounding import Box, Did, Pair, Point, Wanted, centre, inside
 from forethought.core.scores import success_of
-from forethought.core.sight import MARK, Seen, Sight
+from forethought.core.sight import MARK, Seen, Shown, Sight
 from forethought.core.types import Outcome, Task, Tree, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.envs.images import name_of
@@ -212,12 +212,20 @@ class Screens(Taskset):
 
     def picture(self, name: str) -> Seen:
         """The patches that are read of a picture."""
-        task, seed, x, y = name.split("/")
-        state = Drawn(self._by_name[task, int(seed)], (int(x), int(y)))
+        state = self._state(name)
         patches = cut(self.pixels(state), self.said.patch)
         kept = self._selected(patches, state)
         whole = (patches[kept] * 255).round().astype(np.uint8)
         return Seen(whole, np.argwhere(kept))
+
+    def shown(self, name: str) -> Shown:
+        """The picture; a vision-language model's own patches are selected as ours are."""
+        state = self._state(name)
+        return Shown(self.pixels(state), partial(self._selected, state=state))
+
+    def _state(self, name: str) -> Drawn:
+        task, seed, x, y = name.split("/")
+        return Drawn(self._by_name[task, int(seed)], (int(x), int(y)))
 
     def _selected(self, patches: NDArray[np.float32], state: Drawn) -> NDArray[np.bool_]:
         if self.said.select == "all":

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch_kit import bpe_of
+from vlm_kit import MARKS, vlm_on_disk
 
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.sight import MARK
 from forethought.core.types import Task
+from forethought.envs.screen.patches import cut
 from forethought.estimate import lengths
 from forethought.exports.checkpoint import find
 from forethought.look import samples, source
@@ -195,9 +198,32 @@ def recipe(path, *settings):
     return load("web-vision", [f"task.shots={path}", 'task.tasks=["click-color"]', *settings])
 
 
-def test_a_model_that_was_trained_before_is_refused(path):
-    with pytest.raises(RecipeError, match="model.path: screens shows pictures"):
+def test_a_vision_language_model_trains_and_speaks(path, tmp_path):
+    words = " ".join(screens(path).vocabulary())
+    tokenizer = bpe_of([words], 400, ("<pad>", "<eos>", *MARKS))
+    model = vlm_on_disk(tmp_path / "model", tokenizer=tokenizer, max_position_embeddings=512)
+    whole = ["layout=shared", "stage.0.until.steps=1", "stage.0.batch=2", "engine.precision=fp32"]
+    run.train(recipe(path, f"model.path={model}", *whole), tmp_path / "run", lambda *seen: None)
+    last = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
+    assert last["eval_n/act"] == 2 and "eval_grounding/inside" in last
+    base = find(tmp_path / "run").folder / "engine" / "base"
+    assert (base / "preprocessor_config.json").is_file()  # it opens elsewhere as it opens here
+    films = samples.watch(source.find(tmp_path / "run"), n=1)
+    assert len(films) == 1 and films[0].pictures
+
+
+def test_a_taskset_without_whole_pictures_is_for_models_from_scratch(path, monkeypatch):
+    monkeypatch.delattr(Screens, "shown")
+    with pytest.raises(RecipeError, match="model.path: screens gives no whole pictures"):
         run.build(recipe(path, "model.path=somewhere"), run.torch_engine)
+
+
+def test_what_a_taskset_selects_of_a_models_own_patches(path):
+    taskset = screens(path, share=0.1)
+    shown = taskset.shown(f"click-color/{FIRST}/0/0")
+    kept = shown.kept(cut(shown.pixels, 40))
+    assert kept.shape == (4, 4) and 0 < kept.sum() < 16
+    assert screens(path, select="all").shown(f"click-color/{FIRST}/0/0").kept(cut(shown.pixels, 40)).all()
 
 
 def test_an_estimate_counts_patches(path):
