@@ -72,15 +72,19 @@ def sample(
 ) -> list[dict[str, Any]]:
     """`n` held-out tasks, each with what every role says and the verdicts. As `forethought sample --json`."""
     from forethought import look
-    from forethought.recipe.sampling import drawn_with
+    from forethought.recipe.sampling import drawn_with, refuse_idle
 
+    tree = drawn_with(temperature, top_p, top_k, min_p)
+    refuse_idle(
+        temperature, {"top_p": top_p if top_p < 1 else None, "top_k": top_k or None, "min_p": min_p or None}
+    )
     with trusting(trust_code):
         return beside_a_loop(
             lambda: look.sample(
                 look.find(path_of(source), task, written(overrides), step),
                 n=n,
                 level=level,
-                tree=drawn_with(temperature, top_p, top_k, min_p),
+                tree=tree,
                 seed=seed,
                 problems=None if problems is None else Path(problems),
                 **_engine(engine_of),

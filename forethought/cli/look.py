@@ -27,7 +27,7 @@ from forethought.cli.arguments import (
 )
 from forethought.core.printable import printable
 from forethought.display.pace import pace
-from forethought.recipe.sampling import SAMPLED, measured_with
+from forethought.recipe.sampling import SAMPLED, measured_with, refuse_idle
 
 if TYPE_CHECKING:
     from forethought.core.films import Film
@@ -211,6 +211,12 @@ def _sample(args: argparse.Namespace) -> int:
     from forethought import look
     from forethought.recipe.schema import TreeSpec
 
+    narrows = {
+        "--top-p": args.top_p if args.top_p < 1 else None,
+        "--top-k": args.top_k or None,
+        "--min-p": args.min_p or None,
+    }
+    refuse_idle(args.temperature, narrows)
     tree = TreeSpec(
         temperature=args.temperature, top_p=args.top_p, top_k=args.top_k or 0, min_p=args.min_p or 0.0
     )

@@ -98,13 +98,10 @@ def _short(name: str, most: int = 40) -> str:
 def _plain(entry: Any) -> str:
     if isinstance(entry, Mapping):
         return ", ".join(f"{key} {_plain(value)}" for key, value in entry.items())
-    return (
-        "-"
-        if entry is None
-        else f"{entry:.3f}".rstrip("0").rstrip(".")
-        if isinstance(entry, float)
-        else str(entry)
-    )
+    if isinstance(entry, float):
+        tiny = 0 < abs(entry) < 0.0005  # three places would show it as 0
+        return f"{entry:g}" if tiny else f"{entry:.3f}".rstrip("0").rstrip(".")
+    return "-" if entry is None else str(entry)
 
 
 def swap_tables(tables: Iterable[Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
@@ -26,13 +27,18 @@ def measured_with(
     narrows a distribution without a temperature."""
     usual = SAMPLED if samples > 1 else {"temperature": 0.0, "top_p": 1.0}
     heat = usual["temperature"] if temperature is None else temperature
-    given = {"--top-p": top_p, "--top-k": top_k or None, "--min-p": min_p or None}
-    if heat == 0 and (idle := [name for name, value in given.items() if value is not None]):
+    refuse_idle(heat, {"--top-p": top_p, "--top-k": top_k or None, "--min-p": min_p or None})
+    return drawn_with(heat, usual["top_p"] if top_p is None else top_p, top_k or 0, min_p or 0.0)
+
+
+def refuse_idle(temperature: float, given: Mapping[str, float | None]) -> None:
+    """UserError for what narrows a distribution without a temperature: `given` by option, None where it is
+    not."""
+    if temperature == 0 and (idle := [name for name, value in given.items() if value is not None]):
         raise UserError(
             f"{idle[0]} says nothing at temperature 0, which is greedy; give a --temperature too, or leave "
             "it out"
         )
-    return drawn_with(heat, usual["top_p"] if top_p is None else top_p, top_k or 0, min_p or 0.0)
 
 
 def drawn_with(temperature: float, top_p: float, top_k: int, min_p: float) -> TreeSpec:

@@ -513,6 +513,13 @@ def test_what_narrows_says_nothing_where_all_is_greedy(option, run, capsys):
     assert run.calls == []
 
 
+@pytest.mark.parametrize("option", [["--top-p", "0.5"], ["--top-k", "5"], ["--min-p", "0.1"]])
+def test_a_greedy_sample_is_not_narrowed(option, run, capsys):
+    assert cli.main(["sample", "r", "--temperature", "0", *option]) == 2
+    assert capsys.readouterr().err.startswith(f"forethought: {option[0]} says nothing at temperature 0")
+    assert run.calls == []
+
+
 def test_swap_takes_several_sources(run, capsys):
     cell = {"value": 0.5, "low": 0.25, "high": 0.75}
     run.answer = [

@@ -18,6 +18,7 @@ from forethought.display.picture import ASCII, picture, summary
 from forethought.display.seen import Seen, evaluation
 from forethought.display.show import outline, samples
 from forethought.display.spent import spent
+from forethought.display.tables import evaluation_table
 from forethought.display.terminal import Terminal
 from forethought.recipe.kinds.imitate import Imitate
 from forethought.recipe.schema import AdaptiveSpec, GateSpec, Recipe
@@ -670,3 +671,8 @@ def test_levels_are_said_once_and_not_at_all_where_there_is_one():
     flat = {"eval/e2e": 0.5, "eval/e2e@0": 0.5}
     event = Event(kind="eval", step=1, stages=1, stage_steps=4, values=flat, roles=("act",))
     assert line(event, seen_of([event])) == "eval step 1 e2e 0.500"
+
+
+def test_a_small_setting_is_not_shown_as_nothing():
+    said = evaluation_table({"settings": {"temperature": 0.6, "top_p": 1e-9, "min_p": 0.0}})
+    assert said.split(maxsplit=1)[1] == "temperature 0.6, top_p 1e-09, min_p 0"
