@@ -277,11 +277,12 @@ class Free:
 
     async def ask(self, request: Request) -> list[Completion]:
         """Ask the sampler at once, and wait for its completions."""
-        self._watchdog.turns += 1  # however long it takes, it is not the workflow's time
+        within = self._watchdog.turns % 2  # not of a task that the workflow has started itself
+        self._watchdog.turns += within  # however long it takes, it is not the workflow's time
         try:
             answers = self.sample([request])
         finally:
-            self._watchdog.turns += 1
+            self._watchdog.turns += within
         return (await answers if inspect.isawaitable(answers) else answers)[0]
 
     async def together(self, coroutines: Sequence[Coroutine]) -> list[Any]:

@@ -551,16 +551,21 @@ def test_a_workflow_that_does_not_wait_again_is_ended(own, swallows, free, monke
         assert "test_drive.py:" in fault["place"]
 
 
-def test_in_free_mode_the_samplers_time_is_not_the_workflows():
+@pytest.mark.parametrize("apart", [False, True])
+def test_in_free_mode_the_samplers_time_is_not_the_workflows(own, apart):
     class Slow(Listening):
         def sample(self, requests):
             sleep(0.05)
             return super().sample(requests)
 
-    rollouts = rollouts_of(say=right, free=True, engine=Slow)
+    async def plans(t, task, n):
+        await (asyncio.gather(t.fork("plan", 1)) if apart else t.fork("plan", 1))
+
+    own(plans)
+    rollouts = rollouts_of("own", say=right, free=True, engine=Slow)
     rollouts.guard.limits = LimitSpec(step_seconds=0.02)
-    [tree] = grown(rollouts, TreeSpec(counts={"plan": 1, "act": 1}))
-    assert [n.status for n in tree.leaves()] == ["finished"]
+    [tree] = grown(rollouts)
+    assert ends(tree) == [("plan", "finished", "")]
 
 
 def test_what_a_workflow_does_wrong_is_counted_once_with_its_line(own):
