@@ -31,7 +31,8 @@ class Screens:
     """How an act says where: `place`, by its pixels in steps of four; `mark`, by the number that is drawn on
     the element (set of marks, arXiv 2310.11441)."""
     shift: int = 8
-    """Most pixels by which a training picture is moved, both ways, drawn anew each time. 0: none is."""
+    """Most pixels by which a training picture is moved, both ways, drawn anew each time; fewer where
+    what is right would leave the picture. 0: none is."""
     blind: bool = False
     """The picture is white: what can be done without looking."""
     pictures: int = 0

@@ -13,9 +13,10 @@ browser. An act is right where its place lies in a box that is right. A picture 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -174,7 +175,8 @@ class Screens(Taskset):
         tasks = []
         for _ in levels:
             shot = rng.choice(there[rng.choice(self.said.tasks)])
-            tasks.append(self._task(Drawn(shot, (rng.randint(-most, most), rng.randint(-most, most)))))
+            moved = rng.randint(-most, most), rng.randint(-most, most)
+            tasks.append(self._task(_in_sight(Drawn(shot, moved))))
         return tasks
 
     def pool(self, level: int, split: Split) -> list[Task]:
@@ -380,6 +382,16 @@ class Click(Environment):
             return Outcome(done=True, reason=at)
         hit = any(inside(at, box) for box in self.state.good)
         return Outcome(done=True, success=hit, reason="" if hit else f"{at} lies in nothing that is right")
+
+
+def _in_sight(state: Drawn) -> Drawn:
+    """Moved less far where nothing that is right would lie on the picture: nobody could see or click it."""
+    middles = [centre(box) for box in state.good]
+    if any(map(_on, middles)):
+        return state
+    pixels = map(math.floor, middles[0])
+    back = (min(max(at, 0), SIDE - 1) - at for at in pixels)
+    return replace(state, moved=tuple(by + less for by, less in zip(state.moved, back, strict=True)))
 
 
 def _on(at: Point) -> bool:

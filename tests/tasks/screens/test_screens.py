@@ -111,6 +111,14 @@ def test_a_picture_that_is_moved_takes_its_boxes_along(path):
         assert taskset.environment(task, noise=False).step(taskset.oracle_act(task)).success
 
 
+def test_what_is_right_stays_on_a_picture_that_is_moved_far(path):
+    """Every demonstration is right, however far from the border its element lies."""
+    taskset = screens(path, shift=40)
+    for task in taskset.family(random.Random(3), [1] * 200, "train"):
+        assert max(map(abs, task.state.moved)) <= 40
+        assert taskset.environment(task, noise=False).step(taskset.oracle_act(task)).success
+
+
 def test_graph_and_random_read_as_many_patches(path):
     read_by = {name: screens(path, select=name) for name in ("graph", "random", "all")}
     assert len(read_by["all"].picture("click-color/0/0/0").patches) == 100
