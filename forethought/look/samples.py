@@ -65,7 +65,11 @@ def watch(
         needed(taskset, Watched, "--watch")
         chosen = to_show(taskset, n, level, seed)
         _, records = _played(source, taskset, chosen, tree, seed, engine_of, tell)
-        films = [record.film for record in records if record.film]
+        played = list(records)
+    films = [record.film for record in played if record.film]
+    broken = next((one.reason for record in played for one in record.responses if one.failed), "")
+    if not films and broken:
+        raise UserError(f"nothing can be shown: {broken}")
     if not films and not window:
         raise UserError("nothing can be shown: no plan was accepted, and so no page was opened")
     return films

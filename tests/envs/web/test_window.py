@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,9 @@ from forethought import cli
 from forethought.core.errors import RecipeError, UserError
 from forethought.envs.web import browser as browsers
 from forethought.envs.web.browser import Browser, Window, no_window
+from forethought.look import samples
+from forethought.look.source import Source
+from forethought.recipe.load import load, override
 from forethought.recipe.schema import TaskSpec
 from forethought.tasks import families
 
@@ -121,6 +125,19 @@ def test_a_window_shows_one_episode_at_a_time(display):
     display(DISPLAY=":0")
     taskset = web(pages="eval")
     assert taskset.shared.window.shown and taskset.open_episodes == 1
+
+
+@pytest.mark.parametrize("window", [True, False])
+def test_a_browser_that_does_not_start_is_said(window, monkeypatch):
+    """It costs an episode, as every fault does; where it costs all that were to be seen, it is an error."""
+    broken = SimpleNamespace(film=None, responses=[SimpleNamespace(failed=True, reason="no window on :9")])
+    monkeypatch.setattr(samples, "_played", lambda *_: (None, iter([broken])))
+    monkeypatch.setattr(samples, "_with_pictures", lambda recipe, n, window: recipe)
+    recipe = override(load("web"), ["task.pages=recorded", 'task.tasks=["click-tab"]'])
+    with pytest.raises(UserError, match="nothing can be shown: no window on :9"):
+        samples.watch(
+            Source(path=Path("run"), recipe=recipe, checkpoint=None, policies={}), n=1, window=window
+        )
 
 
 BUTTON = "<button style='color:red'>Go</button><p>rest</p>"
