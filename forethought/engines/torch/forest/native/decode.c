@@ -5,20 +5,25 @@
 /* Floats of work space for a call of N tokens. */
 long ft_work(const Model *M, int N, int threads) { return forward_work(M, N, threads); }
 
+static void compute(Call *c, Activations *leaves, float *logits, float *work) {
+    c->leaves = leaves;
+    forward(c, logits, work);
+    if (!leaves) return;
+    for (long i = 0, V = c->M->vocabulary; i < c->outs; i++) {
+        float *left = leaves->logits + (leaves->used + c->out[i]) * V;
+        if (left != logits + i * V) memcpy(left, logits + i * V, sizeof(float) * V);
+    }
+    leaves->used += c->N;
+}
+
 /* logits[outs][vocabulary] after the tokens `out`, which ascend; keys and values of all tokens are kept in their segments. `leaves`: where
    they leave what they compute (null: nowhere); it has room for them. */
 void ft_forward(const Model *M, int N, const int32_t *id, const int32_t *position, const int32_t *segment, const int32_t *at,
                 float *const *base, const int32_t *cap, int items, const Item *item, int outs, const int32_t *out, float *logits, float *work,
                 int threads, Activations *leaves) {
-    Call c = {.leaves = leaves, .M = M, .N = N, .items = items, .outs = outs, .threads = threads, .id = id, .position = position, .segment = segment, .at = at,
+    Call c = {.M = M, .N = N, .items = items, .outs = outs, .threads = threads, .id = id, .position = position, .segment = segment, .at = at,
               .cap = cap, .out = out, .base = base, .item = item};
-    forward(&c, logits, work);
-    if (!leaves) return;
-    for (long i = 0, V = M->vocabulary; i < outs; i++) {
-        float *left = leaves->logits + (leaves->used + out[i]) * V;
-        if (left != logits + i * V) memcpy(left, logits + i * V, sizeof(float) * V);
-    }
-    leaves->used += N;
+    compute(&c, leaves, logits, work);
 }
 
 /* The next tokens ------------------------------------------------------------------------------------------------------------ */
@@ -128,7 +133,9 @@ int ft_run(const Model *M, const Rows *R, float *const *base, const int32_t *cap
             if (leaves) R->left[(long)live[i] * R->most + drawn] = leaves->used + i;
         }
         if (leaves) draw.logits = leaves->logits + leaves->used * M->vocabulary; /* they stay where they are written */
-        ft_forward(M, n, id, position, segment, at, base, cap, items, item, n, index, draw.logits, work, threads, leaves);
+        Call c = {.M = M, .N = n, .items = items, .outs = n, .threads = threads, .id = id, .position = position, .segment = segment, .at = at,
+                  .cap = cap, .out = index, .base = base, .item = item, .alone = threads == 1};
+        compute(&c, leaves, draw.logits, work);
         in_parallel(threads, n, draw_row, &draw);
     }
 }

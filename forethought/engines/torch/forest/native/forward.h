@@ -36,9 +36,16 @@ typedef struct {
     Left left;
     float *x, *qkv, *o, *m, *s, *y, *gate_up, *spare; /* spare: `spare_of` for each thread */
     long spare_of;
+    /* Each token reads a segment of its own, in which no other token of the call reads its keys, and that by a causal item of its own: they
+       are kept just before that, so that what they lie beside comes into the cache once, and not once to be written and once to be read. */
+    int alone;
 } Call;
 
-enum { ROWS = 16, PORTIONS = 2 }; /* rows of a chunk of what is done row by row; chunks of a product's columns for each thread */
+enum {
+    ROWS = 16,    /* of a chunk of what is done row by row */
+    PORTIONS = 2, /* chunks of a product's columns for each thread */
+    LINE = 16     /* floats of a line of the cache */
+};
 
 static int half_of(const Model *M) { return M->way != FLOATS; } /* keys and values are kept in bfloat16 */
 static int width_of(const Model *M) { return (M->heads + 2 * M->kv_heads) * M->d; }
@@ -116,17 +123,39 @@ static float *keys_of(const Model *M, float *base, int cap, int l, int g) {
 static void keep(const Model *M, float *panels, int room, int at, const float *k, const float *v) {
     int d = M->d;
     if (half_of(M)) {
-        uint16_t *keys = (uint16_t *)panels + ((long)(at / W) * d * W + 2 * (at % W));
+        float *keys = panels + (long)(at / W) * (d / 2) * W + at % W;
         uint16_t *values = (uint16_t *)panels + (long)room * d + (long)(at / 2) * 2 * d + at % 2;
-        for (int j = 0; j < d; j++) {
-            keys[j / 2 * 2 * W + j % 2] = bf16_of(k[j]);
-            values[2 * j] = bf16_of(v[j]);
+        for (int j = 0; j < d; j += W) {
+            float pairs[W / 2];
+            uint16_t one[W];
+            *(vh *)pairs = rounded(load(k + j), ROUNDED), *(vh *)one = rounded(load(v + j), ROUNDED);
+            for (int i = 0; i < W / 2; i++) memcpy(keys + (j / 2 + i) * W, pairs + i, sizeof(float));
+            for (int i = 0; i < W; i++) values[2 * (j + i)] = one[i];
         }
     } else {
         float *keys = panels + (long)(at / W) * d * W + at % W;
         for (int j = 0; j < d; j++) keys[j * W] = k[j];
         memcpy(panels + (long)room * d + (long)at * d, v, sizeof(float) * d);
     }
+}
+
+/* Head g of keys and values of token i. */
+static void keep_head(const Call *c, int i, int g) {
+    const Model *M = c->M;
+    int room = c->cap[c->segment[i]];
+    const float *k = c->qkv + (long)i * width_of(M) + (M->heads + g) * M->d;
+    keep(M, keys_of(M, c->base[c->segment[i]], room, c->l, g), room, c->at[i], k, k + M->kv_heads * M->d);
+}
+
+/* Where they will be kept is fetched: a key lies in as many lines of the cache as it has numbers. */
+static void fetch_place(const Call *c, int i, int g) {
+    const Model *M = c->M;
+    int room = c->cap[c->segment[i]], half = half_of(M);
+    const float *panels = keys_of(M, c->base[c->segment[i]], room, c->l, g);
+    const float *keys = panels + (long)(c->at[i] / W) * W * M->d / (half ? 2 : 1);
+    const float *values = panels + (half ? (long)room * M->d / 2 + (long)(c->at[i] / 2) * M->d : ((long)room + c->at[i]) * M->d);
+    for (int j = 0; j < W * M->d / (half ? 2 : 1); j += LINE) __builtin_prefetch(keys + j, 1);
+    for (int j = 0; j < M->d; j += LINE) __builtin_prefetch(values + j, 1);
 }
 
 /* ---- what tokens leave (`activations.h`) */
@@ -170,7 +199,7 @@ static void leave_gates(const Call *c, int from, int n, const float *gate_up) {
         memcpy(left_by(c, token_of(c, from + i)) + c->left.gate, gate_up + (long)i * gated_of(c->M), 2 * sizeof(float) * F);
 }
 
-/* Queries and keys of rows are turned, keys and values are kept. */
+/* Queries and keys of rows are turned; keys and values are kept, where not each token is `alone`. */
 static void turn_rows(const Call *c, int from, int n) {
     const Model *M = c->M;
     int d = M->d, width = width_of(M);
@@ -182,11 +211,7 @@ static void turn_rows(const Call *c, int from, int n) {
             if (w) norm_row(d, row + h * d, w, M->eps, row + h * d);
             rotate_head(d, row + h * d, cos, sin, h < M->heads ? M->scale : 1.0f);
         }
-        for (int g = 0; g < M->kv_heads; g++) {
-            int room = c->cap[c->segment[i]];
-            const float *k = row + (M->heads + g) * d;
-            keep(M, keys_of(M, c->base[c->segment[i]], room, c->l, g), room, c->at[i], k, k + M->kv_heads * d);
-        }
+        for (int g = 0; g < M->kv_heads && !c->alone; g++) keep_head(c, i, g);
     }
     if (c->leaves) leave_in(c, from, n);
 }
@@ -228,6 +253,11 @@ static void attend_part(const Call *c, int from, int end, int g, int to) {
             const float *panels = keys_of(M, c->base[t->segment], room, c->l, k), *values = panels + (long)room * d / (half ? 2 : 1);
             const float *after = keys_after(c, t, k, g, to);
             Query tile[MR];
+            if (c->alone && t->causal) {
+                if (k + 1 < to) fetch_place(c, first, k + 1);
+                else if (last < end) fetch_place(c, last, g);
+                keep_head(c, first, k);
+            }
             for (int i = first; i < last; i++)
                 for (int h = k * group; h < (k + 1) * group && (!c->asks || c->asks[i]); h++) {
                     long row = (long)i * heads + h;

@@ -201,7 +201,11 @@ INLINE void tile_pairs(const int m, const int panels, int K, const float *a, lon
             vf right[SIDE_BY_SIDE * NV];
             for (int v = 0; v < panels * NV; v++) right[v] = second ? (vf)(both[v] & 0xffff0000) : (vf)(both[v] << 16);
             if (spread)
-                for (int v = 0; v < NV; v++) store(spread + (k + second) * NR + v * W, right[v]);
+                for (int v = 0; v < NV; v++) {
+                    float *to = spread + (k + second) * NR + v * W;
+                    __builtin_prefetch(to + AHEAD / 2 * NR, 1); /* the panel is larger than the first cache: stores would wait for each line */
+                    store(to, right[v]);
+                }
             for (int i = 0; i < m; i++) {
                 vf left = all(a[i * lda + k + second]);
                 for (int v = 0; v < panels * NV; v++) acc[i][v] += left * right[v];
