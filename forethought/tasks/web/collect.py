@@ -7,7 +7,8 @@ A piece is a word of the vocabulary where a model must know it, in at least 8 % 
 tasks: it is asked and neither planned nor on the page (`click on the`), planned and not asked (`Submit`), or
 a state (`checked`). All else is copied, and is a slot. `--numbered` is for the longer pages of many tasks:
 elements are told apart by their number (`words.Vocabulary`), what is asked alone is a word from 1 % on (free
-wordings, synonyms), and the numbers and months that stand for each other are words.
+wordings), and words are also the numbers and months that stand for each other, what pages say and nothing
+copies (`higher`), and all that a task of synonyms says.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forethought.envs.web import miniwob
 from forethought.envs.web.browser import Browser, summed
 from forethought.envs.web.page import Episode
-from forethought.interface.elements import Line, parse
+from forethought.interface.elements import parse
 from forethought.interface.result import Parsed
 from forethought.tasks.web.demonstrations import Shown, play, read, write
 from forethought.tasks.web.oracles.dates import MONTHS
 from forethought.tasks.web.splits import FIRST
-from forethought.tasks.web.words import DRAWN, MARKS, pieces
+from forethought.tasks.web.words import DRAWN, MARKS, class_of, pieces
 
-SHARE, RARE = 0.08, 0.01
+SHARE, RARE, OFTEN = 0.08, 0.01, 0.3
 AT_ONCE = 8  # pages of a task: each waits until it is at rest
 NUMBERS = [*map(str, range(41)), *(f"0{i}" for i in range(1, 10))]
 KNOWN = (*NUMBERS, *MONTHS, "Prev", "Next")
+SYNONYMS = "click-checkboxes-soft"  # asks for words by others that mean the same
 HERE = Path(__file__).parent
 ROLES = (
     "button cell checkbox circle ellipse heading iframe img line link menuitem option password path polygon "
@@ -43,32 +45,49 @@ ROLES = (
 ).split()
 
 
-def only_asked(one: Shown) -> set[str]:
-    """The pieces that an episode asks with and that cannot be copied."""
-    return _in(one.utterance) - _planned(one) - _shown(one)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The pieces of an episode, by where they stand."""
+
+    task: str
+    asked: frozenset[str]
+    planned: frozenset[str]
+    shown: frozenset[str]  # as names
+    states: frozenset[str]  # but for what fields hold
+    held: frozenset[str]  # by fields
+    classes: frozenset[str]
+
+    @property
+    def only_asked(self) -> frozenset[str]:
+        """What cannot be copied of the question."""
+        return self.asked - self.planned - self.shown
+
+    @property
+    def must_be_known(self) -> frozenset[str]:
+        """What cannot be copied, or says in what form the question is."""
+        return self.only_asked | (self.planned - self.asked) | self.states
 
 
-def must_be_known(one: Shown) -> set[str]:
-    """The pieces of an episode that cannot be copied, or that say in what form the question is."""
-    states = {p for line in _lines(one) for s in line.state if s[:2] != "= " for p in _in(s)}
-    return only_asked(one) | (_planned(one) - _in(one.utterance)) | states
-
-
-def _in(text: str) -> set[str]:
-    return {piece for piece, _ in pieces(text) if piece not in MARKS}
-
-
-def _lines(one: Shown) -> list[Line]:
-    return [line for page in one.pages for line in page.lines]
-
-
-def _shown(one: Shown) -> set[str]:
-    return {p for line in _lines(one) for p in _in(line.name)}
-
-
-def _planned(one: Shown) -> set[str]:
+def said(one: Shown, numbered: bool) -> Said:
+    """`numbered`: as a vocabulary that numbers says it."""
+    name, question = ("name", "question") if numbered else ("", "")
+    lines = [line for page in one.pages for line in page.lines]
+    told = [s for line in lines for s in line.state if not (numbered and DRAWN.fullmatch(s))]
     steps = [step for page in one.pages for step in page.steps]
-    return {p for step in steps for p in _in(" ".join(_named(step.target))) | _in(step.value or "")}
+    plans = [text for step in steps for text in (" ".join(_named(step.target)), step.value or "")]
+    return Said(
+        task=one.task,
+        asked=_in([one.utterance], question),
+        planned=_in(plans, name),
+        shown=_in((line.name for line in lines), name),
+        states=_in((s for s in told if s[:2] != "= "), name),
+        held=_in((s.removeprefix("= ") for s in told if s[:2] == "= "), name),
+        classes=frozenset(class_of(line) for line in lines) - {""},
+    )
+
+
+def _in(texts: Iterable[str], kind: str) -> frozenset[str]:
+    return frozenset(piece for text in texts for piece, _ in pieces(text, kind) if piece not in MARKS)
 
 
 def _named(target: str | None) -> list[str]:
@@ -76,10 +95,8 @@ def _named(target: str | None) -> list[str]:
     return [found.value.name or "", found.value.after or ""] if isinstance(found, Parsed) else []
 
 
-def shared(
-    episodes: Iterable[Shown], share: float = SHARE, pieces_of: Callable[[Shown], set[str]] = must_be_known
-) -> set[str]:
-    """The pieces that must be known in at least this share of some task's episodes."""
+def shared(episodes: Iterable[Said], share: float, pieces_of: Callable[[Said], frozenset[str]]) -> set[str]:
+    """The pieces that are so in at least this share of some task's episodes."""
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     total: Counter[str] = Counter()
     for one in episodes:
@@ -88,36 +105,20 @@ def shared(
     return {p for task, found in seen.items() for p, n in found.items() if n >= share * total[task]}
 
 
-def classes(one: Shown) -> set[str]:
-    """States that are the class of an element."""
-    return {s for line in _lines(one) for s in line.state if s[:1] == "." and " " not in s}
-
-
 def vocabulary(episodes: Sequence[Shown], numbered: bool) -> dict[str, Any]:
     """The content of a file of words. `numbered`: there are as many slots as the longest episode needs."""
+    every = [said(one, numbered) for one in episodes]
+    found = shared(every, SHARE, lambda one: one.must_be_known)
     if not numbered:
-        return {"roles": sorted(ROLES), "pieces": sorted(shared(episodes))}
-    episodes = [_as_said(one) for one in episodes]
-    found = shared(episodes)
-    found |= shared(episodes, RARE, only_asked) | shared(episodes, SHARE, classes) | set(KNOWN)
-    most = max(len(_other(one, found)) for one in episodes)
+        return {"roles": sorted(ROLES), "pieces": sorted(found)}
+    copied = frozenset().union(*(one.asked | one.planned for one in every))
+    synonyms = [one for one in every if one.task == SYNONYMS]
+    found |= shared(every, RARE, lambda one: one.only_asked) | shared(every, SHARE, lambda one: one.classes)
+    found |= shared(every, OFTEN, lambda one: one.shown - copied) | set(KNOWN)
+    found |= shared(synonyms, RARE, lambda one: one.asked | one.shown)
+    most = max(len((x.asked | x.planned | x.shown | x.states | x.held) - found) for x in every)
     slots = -(-(most + 8) // 16) * 16
     return {"roles": sorted(ROLES), "pieces": sorted(found), "slots": slots, "numbered": True}
-
-
-def _as_said(one: Shown) -> Shown:
-    """Without the states that no numbered page says."""
-    pages = []
-    for page in one.pages:
-        lines = (replace(x, state=tuple(s for s in x.state if not DRAWN.fullmatch(s))) for x in page.lines)
-        pages.append(replace(page, lines=tuple(lines)))
-    return replace(one, pages=tuple(pages))
-
-
-def _other(one: Shown, known: set[str]) -> set[str]:
-    """The pieces that are slots."""
-    states = {p for line in _lines(one) for s in line.state for p in _in(s.removeprefix("= "))}
-    return (_in(one.utterance) | _planned(one) | _shown(one) | states) - known
 
 
 async def collect(
@@ -170,8 +171,8 @@ def main() -> None:
     write(chosen.out / f"demonstrations{ends}.jsonl.gz", found)
     every = list(read(chosen.out / f"demonstrations{ends}.jsonl.gz"))
     made = vocabulary([one for one in every if one.seed >= FIRST], chosen.numbered)
-    said = json.dumps(made, ensure_ascii=False, indent=0) + "\n"
-    (chosen.out / f"words{ends}.json").write_text(said, "utf-8")
+    told = json.dumps(made, ensure_ascii=False, indent=0) + "\n"
+    (chosen.out / f"words{ends}.json").write_text(told, "utf-8")
     print(f"{len(every)} episodes, {len(made['pieces'])} pieces")
 
 

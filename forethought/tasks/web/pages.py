@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,10 +22,9 @@ from forethought.recipe.options.web import Disturb
 from forethought.tasks.web.demonstrations import value_of
 from forethought.tasks.web.walk import IN_THE_WAY, Luck, Walk, kept, still
 from forethought.tasks.web.watching import Reel
-from forethought.tasks.web.words import Act, Full
+from forethought.tasks.web.words import PLACE, Act, Full
 
 AGAIN = "the page asks for more"  # which is no mistake: the next plan is for the new page
-_PLACE = re.compile(r"-?\d+,-?\d+")  # a state of what is drawn: its centre
 AREA, MARGIN = (160, 100), 4  # CSS pixels: what a page of MiniWoB++ has at least, and what is left beside it
 
 
@@ -227,7 +225,7 @@ def parts(luck: Luck | None) -> dict[str, float]:
 
 def what(line: Line) -> tuple[str, str, tuple[str, ...]]:
     """What a line is. A drawing that moves is another one at each look, so its states do not count."""
-    drawn = any(_PLACE.fullmatch(state) for state in line.state)
+    drawn = any(map(PLACE.fullmatch, line.state))
     return line.role, line.name, () if drawn else line.state
 
 

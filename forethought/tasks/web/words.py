@@ -17,8 +17,11 @@ the end of a sentence, and alone.
 
 A vocabulary that numbers (`Vocabulary.numbered`) is for longer pages. Lines that the same words mean say
 which of them they are, as the words of a step do (`:img trash #3 e17`), so that an element is found by its
-own line alone; colours in hex, places in pixels and the end of a long text are not said; each new page ends
-with the question again.
+own line alone. A line of a list says behind its id which line of its class it is (`:text w8 e5 #3 .sender`),
+so that the icons of an item are found by its number. What is drawn says its colour and size before its
+number. A word with the full stop or comma that ends a name is one piece: `ut.` and `ut,` are two links.
+Colours in hex, places in pixels and the end of a long text are not said; each new page ends with the
+question again.
 """
 
 from __future__ import annotations
@@ -46,8 +49,13 @@ LONG, MORE = 10, "@more"  # words of a line of text, and what stands for the oth
 AFTER, IS, NEXT, ASK, DONE, GLUE = "@after", "@=", "@;", "@ask", "@done", "@glue"
 MARKS = "".join(mark for mark in string.punctuation if mark != "+")  # "+" says where no space stands
 _SLOT = re.compile(r"w[1-9]\d*")
-DRAWN = re.compile(r"#[0-9a-f]{6}|-?\d+,-?\d+")  # a colour, a place
+PLACE = re.compile(r"-?\d+,-?\d+")  # a state of what is drawn: its centre
+DRAWN = re.compile(rf"#[0-9a-f]{{6}}|{PLACE.pattern}")  # a colour, a place
 _PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
+_ENDS = {  # what ends a name or what is typed; in a question it stands in quotes
+    "name": re.compile(rf'[^\W_]+[.,](?="|$)|{_PIECE.pattern}'),
+    "question": re.compile(rf'[^\W_]+[.,](?=")|{_PIECE.pattern}'),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,20 +111,20 @@ def marks() -> dict[str, tuple[str, bool, bool]]:
     }
 
 
-def pieces(text: str) -> list[tuple[str, bool]]:
+def pieces(text: str, kind: str = "") -> list[tuple[str, bool]]:
     """(piece, whether it stands without a space behind the one before it) of a text in which white space is
-    single spaces."""
+    single spaces. `kind`: a "name" (or a value) or a "question" in a vocabulary that numbers."""
     found, end = [], 0
-    for match in _PIECE.finditer(text):
+    for match in _ENDS.get(kind, _PIECE).finditer(text):
         found.append((match[0], match.start() == end and bool(found)))
         end = match.end()
     return found
 
 
 @lru_cache(2**16)
-def spelled(text: str) -> tuple[tuple[str, bool], ...]:
+def spelled(text: str, kind: str = "") -> tuple[tuple[str, bool], ...]:
     """(word, False), or (a piece that has yet to become a word, True), of a text."""
-    parts, words = pieces(text), []
+    parts, words = pieces(text, kind), []
     for i, (piece, glued) in enumerate(parts):
         if piece in MARKS:
             # a mark takes the space to its left away itself; to its right only where a word stands
@@ -146,6 +154,25 @@ def numbers_of(lines: Sequence[Line]) -> dict[str, int]:
         if line.name:
             passed[line.role, ""] += 1
         found[line.ref] = passed[key] if total[key] > 1 else 0
+    return found
+
+
+def class_of(line: Line) -> str:
+    """The class of an element, such as ".sender"; "" where it has none."""
+    return next((state for state in line.state if state[:1] == "." and " " not in state), "")
+
+
+def places_in_class(lines: Sequence[Line]) -> dict[str, int]:
+    """Id -> which of the lines of its class a line is, from 1. What has no class or is the only one is left
+    out."""
+    seen = [(line.ref, of) for line in lines if line.ref and (of := class_of(line))]
+    total = Counter(of for _, of in seen)
+    passed: Counter[str] = Counter()
+    found = {}
+    for ref, of in seen:
+        passed[of] += 1
+        if total[of] > 1:
+            found[ref] = passed[of]
     return found
 
 
@@ -189,12 +216,12 @@ class Speech:
 
     def question(self, text: str) -> str:
         """What is asked, behind the first page."""
-        self._asked = self.said(text)
+        self._asked = self._joined(spelled(text, "question" if self._vocabulary.numbered else ""))
         return f"{ASK} {self._asked}"
 
     def said(self, text: str) -> str:
         """A text in words. `Full` where there are more unknown pieces than slots."""
-        return self._joined(spelled(text))
+        return self._joined(spelled(text, "name" if self._vocabulary.numbered else ""))
 
     def _joined(self, parts: Iterable[tuple[str, bool]]) -> str:
         return " ".join(self._word(word) if is_piece else word for word, is_piece in parts)
@@ -273,15 +300,19 @@ class Speech:
         return self._lines(found, lines) or DONE
 
     def _lines(self, some: Sequence[Line], page: Sequence[Line]) -> str:
-        places = numbers_of(page) if self._vocabulary.numbered else {}
-        return " ".join(word for line in some for word in self._line(line, places.get(line.ref, 0)))
+        numbered = self._vocabulary.numbered
+        places, in_class = (numbers_of(page), places_in_class(page)) if numbered else ({}, {})
+        said = (self._line(line, places.get(line.ref, 0), in_class.get(line.ref, 0)) for line in some)
+        return " ".join(word for words in said for word in words)
 
-    def _line(self, line: Line, place: int) -> list[str]:
+    def _line(self, line: Line, place: int, in_class: int = 0) -> list[str]:
         name = [self._name(line)] if line.name else []
-        number = [f"#{place}"] if 0 < place <= PLACES else []
+        number, item = ([f"#{n}"] if 0 < n <= PLACES else [] for n in (place, in_class))
         ref = [self._refs[line.ref]] if line.ref else []
-        states = (word for one in line.state if (word := self._state(one)))
-        return [f":{line.role}", *name, *number, *ref, *states]
+        states = [word for one in line.state if (word := self._state(one))]
+        if self._vocabulary.numbered and any(map(PLACE.fullmatch, line.state)):
+            return [f":{line.role}", *name, *states, *number, *ref]
+        return [f":{line.role}", *name, *number, *ref, *item, *states]
 
     def named(self, line: Line) -> str:
         """An element of the page without its states, as a look names it."""
@@ -292,7 +323,7 @@ class Speech:
         return self._refs[line.ref]
 
     def _name(self, line: Line) -> str:
-        parts = spelled(line.name)
+        parts = spelled(line.name, "name" if self._vocabulary.numbered else "")
         if self._vocabulary.numbered and line.role == "text" and len(parts) > LONG:
             return f"{self._joined(parts[:LONG])} {MORE}"
         return self._joined(parts)

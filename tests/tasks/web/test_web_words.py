@@ -181,7 +181,7 @@ ICONS = (
     Line(ref="a", role="text", name="Kylie", state=(".sender",)),
     Line(ref="b", role="img", name="trash"),
     Line(ref="c", role="img", name="star", state=("#ff0000", "on")),
-    Line(ref="d", role="text", name="Ann"),
+    Line(ref="d", role="text", name="Ann", state=(".sender",)),
     Line(ref="e", role="img", name="trash"),
     Line(ref="f", role="circle", state=("blue", "8x8", "19,-9")),
     Line(ref="g", role="circle"),
@@ -196,12 +196,12 @@ def test_a_vocabulary_that_numbers_says_which_and_leaves_out_what_no_step_says()
     speech = Speech(0, vocabulary=numbered)
     said = re.sub(r"\b[we]\d+", "?", speech.page(ICONS)).split(" :")
     assert said == [
-        ":text ? ? .sender",
+        ":text ? ? #1 .sender",
         "img trash #1 ?",
         "img star ? on",
-        "text ? ?",
+        "text ? ? #2 .sender",
         "img trash #2 ?",
-        "circle #1 ? blue 8x8",
+        "circle blue 8x8 #1 ?",
         "circle #2 ?",
     ]
     long = Line(ref="h", role="text", name=" ".join(["after"] * 11))
@@ -212,7 +212,23 @@ def test_a_vocabulary_that_numbers_says_which_and_leaves_out_what_no_step_says()
         assert ground(meant, ICONS) == Parsed(ICONS[number])
         step, ref = speech.plan([Step(op="click", target=meant)], "").split(" @; ")[0], line.ref
         act = speech.act([Act("click", ref, None, meant)], "")
-        assert act.rsplit(" ", 2)[0] == step and step.removeprefix("click ") in speech.page(ICONS)
+        assert act.rsplit(" ", 2)[0] == step
+        seen = speech.page(ICONS).replace(" blue 8x8", "")  # which stands between the words of a step
+        assert step.removeprefix("click ") in seen
+
+
+def test_a_word_and_the_mark_that_ends_a_name_are_one_piece_where_elements_are_numbered():
+    names = ["ut.", "ut,", "ut", "it, ut."]
+    links = [Line(ref=str(i), role="link", name=name) for i, name in enumerate(names)]
+    speech = Speech(0, vocabulary=replace(SMALL, numbered=True))
+    full, comma, bare, two = (said.split()[1:-1] for said in speech.page(links)[1:].split(" :"))
+    assert len(full) == len(comma) == len(bare) == 1 and len({*full, *comma, *bare}) == 3
+    assert two[-1:] == full and speech.said("ut.") == full[0]
+    asked = speech.question('Find "ut." and then ut.').split()
+    assert asked[3:5] == [full[0], '+"'] and asked[-2:] == [bare[0], "+."]
+    for text in ("ut.", 'x. "y." z.', "a,", "...", '"."'):
+        assert joined(pieces(text, "name")) == joined(pieces(text, "question")) == text
+        assert speech.meant(speech.said(text).split()) == text
 
 
 def test_a_later_page_ends_with_the_question_where_elements_are_numbered():
