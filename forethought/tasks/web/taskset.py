@@ -23,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from forethought.core.errors import RecipeError
+from forethought.core.errors import RecipeError, unknown
 from forethought.core.films import Film
 from forethought.core.grounding import Pair
 from forethought.core.scores import success_of
@@ -38,13 +38,13 @@ from forethought.interface.tags import Tags
 from forethought.recipe.options.reading import read as read_options
 from forethought.recipe.options.web import Disturb
 from forethought.recipe.options.web import Web as Options
-from forethought.recipe.ranges import at_least
+from forethought.recipe.ranges import above, at_least
 from forethought.tasks.base import Split, Taskset
 from forethought.tasks.sections import named
 from forethought.tasks.web import blinking, words
 from forethought.tasks.web.demonstrations import Page, Shown, read
 from forethought.tasks.web.pages import Live, Recorded
-from forethought.tasks.web.shipped import shipped
+from forethought.tasks.web.shipped import LARGEST, shipped
 from forethought.tasks.web.splits import divided
 from forethought.tasks.web.walk import check
 from forethought.tasks.web.watching import Attempt, Reel, attempts, film, pairs, reel_of, step_text
@@ -133,7 +133,11 @@ class Web(Taskset):
             )
         used, notes = divided(found, said.splits, said.held_out, self._words)
         self.notes += notes
-        self._most = said.demonstrations
+        for name, times in said.often.items():
+            if name not in miniwob.LISTS[LARGEST]:
+                raise RecipeError(f"task.often.{name}", unknown("task", name, miniwob.LISTS[LARGEST]))
+            above(f"task.often.{name}", times, 0)
+        self._most, self._often = said.demonstrations, said.often
         held_out = Counter(length(one) for one, split in used if split == "eval")
         top = max((n for n, count in held_out.items() if count >= ENOUGH), default=max(held_out, default=1))
         self._found: dict[tuple[int, Split], dict[str, list[Shown]]] = {}
@@ -162,7 +166,8 @@ class Web(Taskset):
         return self._words.drawn()
 
     def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
-        """One episode per entry of `levels`, of each of its tasks as often, in words drawn anew."""
+        """One episode per entry of `levels`, of each of its tasks as often (but for `task.often`), in words
+        drawn anew."""
         return [self._one(rng, level, split) for level in levels]
 
     def demonstrable(self, rng: random.Random, levels: list[int]) -> list[Task]:
@@ -177,7 +182,12 @@ class Web(Taskset):
         there = self._found.get((level, split))
         if level not in self.levels or not there:
             raise RecipeError("task.levels", f"web has no episode of level {level} for {split}")
-        some = there[rng.choice(list(there))]
+        names = list(there)
+        if self._often and split == "train":
+            [name] = rng.choices(names, [self._often.get(name, 1.0) for name in names])
+        else:
+            name = rng.choice(names)
+        some = there[name]
         return self._task(rng.choice(some[:most] if most else some), level, split, rng.randrange(DRAWS))
 
     def mutate(self, task: Task, rng: random.Random) -> Task:

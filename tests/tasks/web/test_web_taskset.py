@@ -22,6 +22,7 @@ from forethought.tasks.web.words import shipped
 from forethought.workflows.rollout import Rollouts
 
 SMALL = ("click-button", "login-user", "click-tab-2")
+SPLITS = ("train", "eval")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,16 @@ def test_an_evaluation_takes_each_episode_once_and_imitation_the_first_few():
     drawn = [web.demonstrable(rng, [1])[0].state.shown for _ in range(50)]
     assert len({(x.task, x.seed) for x in drawn}) == 4  # two of click-button, two of click-tab-2
     assert len({web.family(rng, [1], "train")[0].state.shown.seed for _ in range(50)}) > 20
+
+
+def test_a_task_can_be_trained_more_often_and_is_measured_as_the_others():
+    web = Web(tasks=SMALL, pages="recorded", often={"click-button": 9, "click-link": 2})  # not of this run
+    drawn = {split: [web.family(random.Random(i), [1], split)[0] for i in range(200)] for split in SPLITS}
+    share = {split: sum(web.origin(x) == "click-button" for x in some) / 200 for split, some in drawn.items()}
+    assert 0.8 < share["train"] < 0.97 and 0.4 < share["eval"] < 0.6  # of click-button and click-tab-2
+    plain = Web(tasks=SMALL, pages="recorded")
+    same = [plain.family(random.Random(i), [1], "eval")[0].id for i in range(200)]
+    assert [x.id for x in drawn["eval"]] == same
 
 
 def test_a_plan_of_a_later_page_is_read_with_its_words(web):
@@ -163,6 +174,9 @@ def test_the_oracle_s_next_plan_is_for_the_page_that_an_act_has_led_to(web):
         ({"held_out": ("click-button",)}, "holds tasks out where task.splits = .task., found 'seed'"),
         ({"splits": "layout", "tasks": ("login-user",)}, "leaves nothing to train on and to measure"),
         ({"demonstrations": -1}, "task.demonstrations"),
+        ({"often": {"click-button": 0}}, "task.often.click-button: must be greater than 0, found 0"),
+        ({"often": {"click-buton": 2}}, "task.often.click-buton: unknown task 'click-buton'; did you mean"),
+        ({"often": {"click-button": "x"}}, "task.often.click-button"),
     ],
 )
 def test_a_bad_option_is_named(options, said):
