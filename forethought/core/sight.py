@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MARK = "@picture:"
+# kinds of models of `transformers` whose pictures are read here (`engines/torch/models/vlm`)
+SEEING = ("qwen2_vl", "qwen2_5_vl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from forethought import __version__
+from forethought.core.sight import SEEING
 from forethought.exports.numbers import Origin, data_of
 from forethought.recipe.speaking import roles_of
 
@@ -22,9 +24,19 @@ class Folder:
     began: str  # the model that the run began from, "" where it was made from scratch
     gguf: str  # name of the file, or ""
     stops: tuple[str, ...]
-    tokenizer: str  # the class that opens it
+    model: str  # the class that opens it, or its base
+    tokenizer: str
     rank: int  # of an adapter
     most: int  # tokens of a turn
+
+
+def class_of(*folders: Path) -> str:
+    """What opens the model of the first folder that has a config.json."""
+    for config in (folder / "config.json" for folder in folders):
+        if config.is_file():
+            kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+            return "AutoModelForImageTextToText" if kind in SEEING else "AutoModelForCausalLM"
+    return "AutoModelForCausalLM"
 
 
 def card(origin: Origin, folder: Folder, prompts: Mapping[str, str]) -> str:
@@ -116,20 +128,20 @@ def _run(folder: Folder, prompts: Mapping[str, str]) -> list[str]:
 
 def _transformers(folder: Folder, prompt: str) -> list[str]:
     if folder.kind == "adapter":
-        names = ", ".join(sorted(("AutoModelForCausalLM", "GenerationConfig", folder.tokenizer)))
+        names = ", ".join(sorted((folder.model, "GenerationConfig", folder.tokenizer)))
         load = [
             "from peft import PeftModel",
             f"from transformers import {names}",
             "",
-            f"base = AutoModelForCausalLM.from_pretrained({folder.base!r})",
+            f"base = {folder.model}.from_pretrained({folder.base!r})",
             f"model = PeftModel.from_pretrained(base, {str(folder.path)!r})",
             f"model.generation_config = GenerationConfig.from_pretrained({str(folder.path)!r})",
         ]
     else:
         load = [
-            f"from transformers import AutoModelForCausalLM, {folder.tokenizer}",
+            f"from transformers import {folder.model}, {folder.tokenizer}",
             "",
-            f"model = AutoModelForCausalLM.from_pretrained({str(folder.path)!r})",
+            f"model = {folder.model}.from_pretrained({str(folder.path)!r})",
         ]
     return [
         "```python",

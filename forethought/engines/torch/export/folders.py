@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from forethought.core.errors import UserError
 from forethought.engines.saved import Saved
+from forethought.engines.torch.models.architecture import auto_class
 from forethought.engines.torch.models.loading import sentence
 from forethought.engines.torch.models.reading import bars_on_terminals_alone
 from forethought.engines.torch.models.tokenizer import PROBES, read_tokenizer
@@ -75,7 +76,8 @@ def opened(saved: Saved, merge: bool = False, trust_remote_code: bool = False) -
     path = saved.folder if saved.kind == "model" else saved.base
     try:
         with quiet():
-            model: Any = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+            model: Any = auto_class(config).from_pretrained(
                 str(path), dtype="auto", trust_remote_code=trust_remote_code, use_safetensors=True
             )
             kept = model.dtype

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from forethought.core.errors import UserError
+from forethought.core.sight import SEEING
 from forethought.engines.torch.forest.attention import NAME
 
 INSTEAD = (
@@ -26,7 +27,6 @@ INSTEAD = (
 # of layers; the last two up to their size
 KINDS = {"full_attention", "attention", "sliding_attention", "chunked_attention"}
 SHORTEST = 16  # tokens of a context that is worth anything, and that `exact.py` needs
-SEEING = ("qwen2_vl", "qwen2_5_vl")  # kinds whose pictures are computed here (`vlm.py`)
 SENSES = {"vision_config": "pictures", "audio_config": "sound"}  # key of a configuration -> what it is for
 PROPERTIES = {  # what some kinds of models have without a field of their configuration that says so
     "is recurrent": ("falcon_mamba", "mamba", "mamba2", "recurrent_gemma", "rwkv", "xlstm"),
