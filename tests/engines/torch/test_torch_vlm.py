@@ -4,6 +4,7 @@ each path by itself, given the pixels."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from forethought.engines.torch.forest import packing
 from forethought.engines.torch.forest.packing import pack
 from forethought.engines.torch.models.exact_pictures import plain_logits
 from forethought.engines.torch.models.loading import from_path
+from forethought.learn.losses import term
 from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
 
 CLOSE = 1e-4
@@ -135,9 +137,9 @@ def test_places_are_the_models_own(folders, kind):
     assert pack(segments[:2], grid=e.pictures).positions_N.dim() == 1
 
 
-@pytest.mark.parametrize("policy", ["base", "one"])
-def test_gradients_are_those_of_each_path_by_itself(folders, policy):
-    """Of whole weights and of an adapter, in the tower as in the decoder."""
+@pytest.mark.parametrize(("policy", "loss"), [("base", "sft"), ("one", "grpo")])
+def test_gradients_are_those_of_each_path_by_itself(folders, policy, loss):
+    """Of whole weights by imitation and of an adapter by RL, in the tower as in the decoder."""
     e = engine(folders())
     if policy == "one":
         e.fork("base", "one")
@@ -145,22 +147,26 @@ def test_gradients_are_those_of_each_path_by_itself(folders, policy):
     e.prepare(policy, OptimSpec())
     segments = trees(e)
     count = sum(len(s.token_ids) for s in segments if s.stream)
-    goal = Objective((Term(loss="sft", stream="sft", denominator=float(count)),))
-    e.forward_backward(Batch(policy=policy, segments=tuple(segments)), goal)
+    worth = [1.0] * len(segments)
+    if loss == "grpo":
+        worth = [(-1.0) ** i * (i + 1) for i in range(len(segments))]
+        said = e.logprobs(Batch(policy=policy, segments=tuple(segments)))
+        segments = [
+            replace(s, stream="pg", advantage=(w,) * len(old), old_logprobs=old) if s.stream else s
+            for s, w, old in zip(segments, worth, said, strict=True)
+        ]
+    e.forward_backward(Batch(policy=policy, segments=tuple(segments)), Objective((term(loss, float(count)),)))
     with e.weights.training(policy) as model:
         own = e.weights.parameters(policy)
-        with torch.enable_grad():
-            loss = (
-                -sum(_with_grad(e, model, segments, i).sum() for i, s in enumerate(segments) if s.stream)
-                / count
-            )
-            wanted = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+        parts = [
+            worth[i] * _with_grad(e, model, segments, i).sum() for i, s in enumerate(segments) if s.stream
+        ]
+        wanted = torch.autograd.grad(-sum(parts) / count, list(own.values()), allow_unused=True)
     seen = set()
     for (name, p), grad in zip(own.items(), wanted, strict=True):
-        if grad is None:
-            continue
-        assert torch.allclose(p.grad, grad, atol=1e-5), name
-        seen |= {"tower"} if "visual" in name and grad.abs().max() > 1e-5 else {"decoder"}
+        if grad is not None:
+            assert torch.allclose(p.grad, grad, atol=1e-5), name
+            seen |= {"tower"} if "visual" in name and grad.abs().max() > 1e-5 else {"decoder"}
     assert seen == {"tower", "decoder"}
 
 
@@ -293,6 +299,16 @@ def _with_other_cells(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"patch_size": 8}))
 
 
+def _torn(folder):
+    (folder / "preprocessor_config.json").write_text("{")
+
+
+def _endless(folder):
+    path = folder / "preprocessor_config.json"
+    size = {"shortest_edge": 10**12, "longest_edge": 10**13}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"size": size}))
+
+
 def _of_another_kind(folder):
     path = folder / "config.json"
     path.write_text(json.dumps({"model_type": "idefics3"}))
@@ -303,6 +319,8 @@ def _of_another_kind(folder):
     [
         (_without_processor, "has no preprocessor_config.json, which says how pictures are cut"),
         (_with_other_cells, "patch_size = 8, config.json 4; they do not belong together"),
+        (_torn, "preprocessor_config.json cannot be read"),
+        (_endless, "makes pictures of 1,000,000,000,000 to"),
         (
             _of_another_kind,
             "idefics3. is none of the models whose pictures are read here .qwen2_vl, qwen2_5_vl",

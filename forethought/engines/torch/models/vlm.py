@@ -32,6 +32,7 @@ from forethought.engines.torch.models import pictures
 from forethought.engines.torch.models.folder import find
 
 PROCESSOR = "preprocessor_config.json"
+MOST_PIXELS = 1 << 25  # of a picture as it is cut
 KEPT = 256 << 20  # bytes of pictures, as processors cut them
 NAMED = re.compile(rf"({re.escape(MARK)}[^\s<]+)")  # a template may write a special token right behind it
 
@@ -221,4 +222,15 @@ def _processor(name: str, path: str) -> Any:
     # that of both kinds; the one that AutoImageProcessor makes may need torchvision, and resize otherwise
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    return Qwen2VLImageProcessorPil.from_pretrained(name)
+    try:
+        processor = Qwen2VLImageProcessorPil.from_pretrained(name)
+        least, most = (int(processor.size[key]) for key in ("shortest_edge", "longest_edge"))
+    except Exception as e:  # what stands in a folder is a stranger's, and transformers raises anything
+        said = next(iter(str(e).splitlines()), "")
+        raise UserError(f"{path}: {PROCESSOR} cannot be read ({type(e).__name__}: {said})") from e
+    if not 0 < least <= most <= MOST_PIXELS:
+        raise UserError(
+            f"{path}: {PROCESSOR} makes pictures of {least:,} to {most:,} pixels; from 1 to {MOST_PIXELS:,} "
+            "are read"
+        )
+    return processor
