@@ -142,7 +142,8 @@ class Screens(Taskset):
     def _kept(self) -> str:
         some = [shots[i] for shots in self._shots["eval"].values() for i in range(min(4, len(shots)))]
         share = np.mean([len(self.picture(Drawn(s).name).patches) for s in some]) / self._places
-        return f"of {self._places} patches of a picture {share:.0%} are read ({self.said.select})"
+        patches = f"{share:.0%} of the {self._places} patches of a picture"
+        return f"a model from scratch reads {patches} ({self.said.select}), others cut it themselves"
 
     # ---- words
 

@@ -16,6 +16,7 @@ from forethought.core.sight import MARK
 from forethought.core.types import Task
 from forethought.envs.screen.patches import cut
 from forethought.estimate import lengths
+from forethought.exports import export
 from forethought.exports.checkpoint import find
 from forethought.look import samples, source
 from forethought.recipe.load import load
@@ -216,6 +217,9 @@ def test_a_vision_language_model_trains_and_speaks(path, tmp_path):
     assert last["eval_n/act"] == 2 and "eval_grounding/inside" in last
     base = find(tmp_path / "run").folder / "engine" / "base"
     assert (base / "preprocessor_config.json").is_file()  # it opens elsewhere as it opens here
+    out = export(tmp_path / "run", to=tmp_path / "out").to / "plan-act"
+    assert "AutoModelForImageTextToText.from_pretrained" in (out / "README.md").read_text()
+    assert (out / "preprocessor_config.json").is_file()
     films = samples.watch(source.find(tmp_path / "run"), n=1)
     assert len(films) == 1 and films[0].pictures
 
