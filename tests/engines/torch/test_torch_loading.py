@@ -52,7 +52,7 @@ def test_no_bar_of_a_library_is_drawn(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("qwen2_vl", "pictures"), ("qwen2_5_vl", "pictures"), ("qwen2_audio", "sound")]
+    ("kind", "said"), [("idefics3", "pictures"), ("qwen3_vl", "pictures"), ("qwen2_audio", "sound")]
 )
 def test_a_model_that_reads_more_than_text_is_refused_by_name(kind, said, tmp_path):
     AutoConfig.for_model(kind).save_pretrained(tmp_path)

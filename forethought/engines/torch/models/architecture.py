@@ -70,10 +70,9 @@ def _unfit(config: PretrainedConfig) -> str:
         # the others can be used for text alone
         own = getattr(config, "auto_map", None) or type(config) in AutoModelForCausalLM._model_mapping
         if not own and config.model_type not in SEEING:
-            return (
-                f"reads {' and '.join(senses)} beside text, has no model of text alone, and is none of "
-                f"{', '.join(SEEING)}"
-            )
+            known = f" (of those that read pictures, {' and '.join(SEEING)} can be used)"
+            what = f"reads {' and '.join(senses)} beside text, and has no model of text alone"
+            return what + known * (SENSES["vision_config"] in senses)
     if getattr(config, "forethought_sight", None) is not None:
         return "was trained on pictures, and opens with its run alone (its projector is not a part of it)"
     if getattr(config, "is_encoder_decoder", False):
