@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import transformers
 from transformers import PreTrainedModel
 
 from forethought.core.errors import UserError
@@ -15,7 +16,7 @@ from forethought.engines.torch.forest.attention import NAME
 from forethought.engines.torch.forest.forward import hidden_of, row_of
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.vocabulary import masked
-from forethought.engines.torch.models.architecture import INSTEAD, context_of
+from forethought.engines.torch.models.architecture import context_of
 from forethought.engines.torch.models.exact import limit_of
 from forethought.engines.torch.models.vlm import Give, Seeing, Views, tensors_of
 
@@ -35,7 +36,7 @@ def check_pictures(model: PreTrainedModel, views: Views, path: str) -> None:
     if found:
         raise UserError(
             f"{path} ({model.config.model_type}) reads pictures otherwise in packed forests than by itself "
-            f"({found}); {INSTEAD}"
+            f"({found}); transformers {transformers.__version__} may place them wrongly: take a newer one"
         )
 
 
