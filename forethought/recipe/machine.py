@@ -9,6 +9,12 @@ from typing import Literal
 PACK_TOKENS, SAMPLE_ROWS = 8192, 1024
 # what engine.share_from is for "auto", in models of so many parameters and more
 SHARE_FROM, SHARE_ABOVE = 32, 4_000_000
+REUSES_FROM = 8_000_000  # parameters of a model whose updates read what sampling has left, unless told
+# An update that reads what sampling left compares nothing with it. So of so many versions of a policy one is
+# computed anew, and the gap between sampler and trainer is measured there.
+CHECKED = 16
+SPARE = 2  # rows end before their budget: they may ask for so many times what may be kept
+LEFT = 4  # of the memory, one part in so many may be left for updates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +128,12 @@ class EngineSpec:
         if self.share_from == "auto":
             return SHARE_FROM if parameters >= SHARE_ABOVE else 0
         return self.share_from
+
+    def reuses(self, parameters: int) -> bool:
+        """Whether updates of a model of so many parameters are to read what sampling has left. Who computes
+        layers again to save memory keeps nothing either."""
+        wanted = parameters >= REUSES_FROM if self.reuse_forward == "auto" else self.reuse_forward == "on"
+        return wanted and self.gradient_checkpointing is not True
 
     @property
     def rows(self) -> int:

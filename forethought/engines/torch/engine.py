@@ -23,7 +23,7 @@ from forethought.core.types import Batch, Completion, Objective, Request, Segmen
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.saved import tokenizer_in
 from forethought.engines.torch.forest.absent import drawn_of
-from forethought.engines.torch.forest.activations import ByPolicy, reuses
+from forethought.engines.torch.forest.activations import ByPolicy
 from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.native import library, weights
@@ -104,7 +104,7 @@ class TorchEngine(Surgery):
         self._stops: dict[tuple[str, ...], Stops] = {}
         self._encoded: dict[str, tuple[int, ...]] = {}
         self.paths = Paths(memory.prefix_bytes(spec.prefix_cache, self.machine.device))
-        kept = memory.activation_bytes(self.machine.device) if reuses(spec, self.parameters) else 0
+        kept = memory.activation_bytes(self.machine.device) if spec.reuses(self.parameters) else 0
         self.kernel_weights = KernelWeights(self.paths, ByPolicy(kept, memory.left_bytes(self.config)))
 
     # ---- words

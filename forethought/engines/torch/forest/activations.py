@@ -18,23 +18,9 @@ import torch
 from forethought.core.types import Request, Segment
 from forethought.engines.torch.forest.native.library import floats
 from forethought.engines.torch.forest.packing import Packed
-from forethought.recipe.schema import EngineSpec
+from forethought.recipe.machine import CHECKED, SPARE
 
 NOWHERE = -1
-# An update that reads what sampling left compares nothing with it. So of so many versions of a policy one is
-# computed anew, and the gap between sampler and trainer is measured there.
-CHECKED = 16
-SPARE = 2  # rows end before their budget: they may ask for so many times what may be kept
-
-
-REUSES_FROM = 8_000_000  # parameters of a model whose updates read what sampling has left, unless told
-
-
-def reuses(spec: EngineSpec, parameters: int) -> bool:
-    """Whether updates are to read what sampling has left. Who computes layers again to save memory keeps
-    nothing either."""
-    wanted = parameters >= REUSES_FROM if spec.reuse_forward == "auto" else spec.reuse_forward == "on"
-    return wanted and spec.gradient_checkpointing is not True
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from forethought.core.parts import process_peak
 from forethought.core.types import Request, Segment
 from forethought.engines.base import Tell
 from forethought.engines.torch.policies.optim import Optimizer
+from forethought.recipe.machine import LEFT
 from forethought.recipe.schema import EngineSpec
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ def _memory(device: torch.device) -> int:
 def activation_bytes(device: torch.device) -> int:
     """Most that sampling may leave of its activations for an update: a quarter of the memory that the machine
     has, the same at every start. An update would hold as much."""
-    return _memory(device) // 4
+    return _memory(device) // LEFT
 
 
 @dataclass(frozen=True, slots=True)
