@@ -2,6 +2,7 @@
 
     python benchmarks/roofline.py [--sizes 1M,25M,100M] [--precision fp32,bf16] [--threads 1] [--repeats 5]
     [--json FILE]
+    python benchmarks/roofline.py --sizes 135M --precision fp32 --threads 2 --repeats 1 --warm 1 --no-check
 
 1. The machine: operations a second of matrix products, of the models' own shapes and large ones, and bytes a
 second of memory, by how
@@ -19,7 +20,7 @@ one more run under PyTorch's
 4. Where the C kernels compute, no profiler sees into them, and parts that are one call are one line: prefill,
 decoding with the head,
    forward and backward with the head. Their PyTorch twin is profiled in their place, for the check below
-   alone.
+   alone; `--no-check` leaves both out, which a large model takes most of its time for.
 
 achieved = possible / measured. `done` is operations that ran over operations counted: more than 1 where
 something is computed again or for padding. Checked, and the run fails where it does not hold: no products ran
@@ -64,7 +65,6 @@ QUICK = Shape(prompts=2, prompt=9, plans=3, plan=5)
 LARGE = (1024, 2048)  # of square products
 READ = tuple(1 << n for n in range(18, 29, 2))  # bytes that are read over and over: 256 KiB to 256 MiB
 BYTES = {"fp32": 4, "bf16": 2}
-WARM = 2
 
 
 # The machine ------------------------------------------------------------------------------------------------
@@ -198,11 +198,10 @@ def spread(seconds: float, profile: tuple[float, dict[str, list[float]]]) -> dic
     return out | {"rest": [seconds - sum(took for took, _ in out.values()), 0.0]}
 
 
-def measured(
-    engine, size: Size, shape: Shape, repeats: int, device: str
-) -> tuple[dict, dict, tuple[dict, dict]]:
+def measured(engine, size: Size, shape: Shape, args, check: bool) -> tuple[dict, dict, tuple[dict, dict]]:
     """(sampling, training): part -> [seconds, operations of its products], total included; and both by the
-    calls that were timed."""
+    calls that were timed. Without `check` the parts are left out."""
+    device = args.device
     seeds = itertools.count()
     # as far as the first token: what comes before decoding
     first = Shape(shape.prompts, shape.prompt, shape.plans, 1)
@@ -213,7 +212,7 @@ def measured(
     batch, objective = batch_of(prompts, sample(shape), shape)
     update = lambda: engine.forward_backward(batch, objective)  # noqa: E731
     took: dict[str, list[float]] = {"sample": [], "first": [], "update": [], "optimizer": []}
-    for k in range(WARM + repeats):  # in turn: what disturbs one disturbs all
+    for k in range(args.warm + args.repeats):  # in turn: what disturbs one disturbs all
         for name, work in (
             ("sample", lambda: sample(shape)),
             ("first", lambda: sample(first)),
@@ -222,9 +221,17 @@ def measured(
         ):
             with Clock(device) as clock:
                 work()
-            if k >= WARM:
+            if k >= args.warm:
                 took[name].append(clock.wall)
     seconds = {name: statistics.median(v) for name, v in took.items()}
+    calls = (
+        {"prefill": seconds["first"], "decode": seconds["sample"] - seconds["first"]},
+        {"forward and backward": seconds["update"], "optimizer": seconds["optimizer"]},
+    )
+    totals = [{"total": [sum(own.values()), 0.0]} for own in calls]
+    if not check:
+        engine.forget("base")
+        return totals[0], totals[1], calls
     with by_pytorch():
         profiles = {
             name: profiled(work, size.vocabulary, device)
@@ -248,15 +255,7 @@ def measured(
     update_parts = spread(seconds["update"], profiles["update"])
     training = {k if ":" in k or k == "rest" else f"forward: {k}": v for k, v in update_parts.items()}
     training["optimizer"] = [seconds["optimizer"], 0.0]
-    whole = (
-        {"prefill": seconds["first"], "decode": seconds["sample"] - seconds["first"]},
-        {"forward and backward": seconds["update"], "optimizer": seconds["optimizer"]},
-    )
-    return (
-        sampling | {"total": [seconds["sample"], 0.0]},
-        training | {"total": [seconds["update"] + seconds["optimizer"], 0.0]},
-        whole,
-    )
+    return sampling | totals[0], training | totals[1], calls
 
 
 @contextmanager
@@ -308,7 +307,12 @@ def joined(what: str, lines: list[dict], seconds: dict[str, float]) -> list[dict
 
 
 def compared(
-    what: str, counted: dict[str, Work], found: dict[str, list[float]], limits: Limits, precision: str
+    what: str,
+    counted: dict[str, Work],
+    found: dict[str, list[float]],
+    limits: Limits,
+    precision: str,
+    check: bool = True,
 ) -> list[dict]:
     """A line a part, and the sum."""
     out = []
@@ -329,7 +333,7 @@ def compared(
                 else "bytes"
             )
             line["done"] = ran / work.ops if ran else None
-            if name.endswith(("layers", "head")) and ran < 0.99 * work.ops:
+            if check and name.endswith(("layers", "head")) and ran < 0.99 * work.ops:
                 sys.exit(
                     f"the comparison does not hold: {what}, {name}: {ran:.3g} operations of products "
                     f"ran, {work.ops:.3g} were counted"
@@ -371,12 +375,14 @@ def one(name: str, precision: str, shape: Shape, limits: Limits, args) -> dict:
         device=args.device,
         pack_tokens=max(8192, shape.tokens),
     )
-    sampling, training, whole = measured(engine, size, shape, args.repeats, args.device)
+    kernels = by_kernels(engine)
+    check = args.check or not kernels  # the parts are not known otherwise
+    sampling, training, whole = measured(engine, size, shape, args, check)
     found = {
-        "sampling": compared("sampling", sampling_work(size, shape, b), sampling, limits, precision),
-        "training": compared("training", training_work(size, shape, b), training, limits, precision),
+        "sampling": compared("sampling", sampling_work(size, shape, b), sampling, limits, precision, check),
+        "training": compared("training", training_work(size, shape, b), training, limits, precision, check),
     }
-    if by_kernels(engine):
+    if kernels:
         found = {
             what: joined(what, lines, seconds)
             for (what, lines), seconds in zip(found.items(), whole, strict=True)
@@ -407,6 +413,8 @@ def by_kernels(engine) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     options(parser, repeats=5, sizes=("1M", "25M", "100M"))
+    parser.add_argument("--warm", type=int, default=2, help="rounds of each call that are not counted")
+    parser.add_argument("--no-check", dest="check", action="store_false", help="no profile of PyTorch's twin")
     args = parser.parse_args()
     sizes, precisions = chosen(parser, args)
     import torch
