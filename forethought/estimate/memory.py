@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from forethought.estimate.hardware import Hardware
+from forethought.estimate.reuse import left
 from forethought.estimate.shapes import Shape
 from forethought.recipe.layout import compares, policy_of, trains_whole, weights_of
 from forethought.recipe.schema import Recipe, TrainingSpec
@@ -14,6 +15,8 @@ CHUNK_LOGITS = 1 << 24  # most logits that the losses hold at once,
 GPU_CHUNKS = 4  # and as many times more on a GPU
 NF4 = 0.53  # bytes of a weight in four bits, its share of the scales among them
 MERGE_BELOW = 200_000_000  # parameters below which an adapter samples from a second copy of its base
+
+ACTIVATIONS = "activations of a micro-batch"
 
 Parts = dict[str, float]
 
@@ -57,10 +60,16 @@ def memory_of(
 ) -> Memory:
     """Of a stage that trains; lengths at their upper bound: it has to fit."""
     number, lengths = numbers_of(recipe, hardware), stage.lengths(lengths)
+    kept = left(recipe, stage, shape, lengths, work, hardware)
+    training = _training(recipe, stage, shape, lengths, work, number, hardware)
+    if kept:  # one layer of it at a time is laid out, but where an update computes its own
+        layer = training[ACTIVATIONS] / shape.layers
+        training[ACTIVATIONS] = max(training[ACTIVATIONS], kept + layer)
     return Memory(
         stays=_stays(recipe, stage, shape, number),
-        sampling=_sampling(recipe, stage, shape, lengths, work, number),
-        training=_training(recipe, stage, shape, lengths, work, number, hardware),
+        sampling=_sampling(recipe, stage, shape, lengths, work, number)
+        | ({"activations left for the update": kept} if kept else {}),
+        training=training,
     )
 
 
@@ -172,7 +181,7 @@ def _training(
     return {
         **cast,
         "gradients": 4.0 * trained,
-        "activations of a micro-batch": float(tokens * kept),
+        ACTIVATIONS: float(tokens * kept),
         "attention of a layer": float(blocks),
         # a chunk's logits and their gradient; that of the head's weights, which is made beside the one
         # that it is added to

@@ -75,6 +75,13 @@ class Shape:
         sizes = [i + o for name, (i, o) in self.linear.items() if not targets or name in targets]
         return self.layers * rank * sum(sizes)
 
+    @property
+    def left(self) -> int:
+        """Bytes that a token leaves for an update to read, its logits among them: in each layer its input,
+        queries, keys, values, what attention gave, the sum behind it, gate and up."""
+        layer = 2 * self.width + 2 * self.heads * self.head + 2 * self.kv_heads * self.head + 2 * self.mlp
+        return 4 * (self.layers * layer + self.vocabulary)
+
     def kv_bytes(self, each: int = 2) -> int:
         """Bytes of keys and values of one token in all layers; `each`: bytes of a number."""
         return 2 * self.layers * self.kv_heads * self.head * each

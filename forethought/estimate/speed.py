@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Speed:
     read: float  # of a token of a prompt
     learn_base: float  # of a token that trains whole weights
     learn_adapter: float
+    reuse_base: float  # of one whose forward pass sampling has left
+    reuse_adapter: float
     call_base: float  # of such a pass beside its tokens
     call_adapter: float
     forward: float  # of a token that is only looked at
@@ -66,7 +68,9 @@ def speed_of(
     large = 4.0 * shape.vocabulary * shape.width * (1 if shape.tied else 2) > HEAD_SHARE * hardware.memory
     if not hardware.here or large or os.environ.get(SWITCH) == "0":
         return None
-    asked = {"shape": asdict(shape), "engine": asdict(recipe.engine), "adapter": asdict(recipe.adapter)}
+    # of the whole model: few of its layers are timed
+    engine = replace(recipe.engine, reuse_forward="on" if recipe.engine.reuses(shape.parameters) else "off")
+    asked = {"shape": asdict(shape), "engine": asdict(engine), "adapter": asdict(recipe.adapter)}
     path = _folder() / f"speed-{_digest([asked, machine()])}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return _read(json.loads(path.read_text(encoding="utf-8")))

@@ -15,6 +15,7 @@ from forethought.estimate.hardware import Hardware, cpu
 from forethought.estimate.lengths import Seen, seen
 from forethought.estimate.memory import Memory, memory_of, numbers_of
 from forethought.estimate.probed import probed
+from forethought.estimate.reuse import share_read
 from forethought.estimate.shapes import Shape
 from forethought.estimate.speakers import Speakers, at_first, by_stage
 from forethought.estimate.speed import Speed
@@ -79,7 +80,8 @@ def timed(
             length = length.cut
         sampled, rows = _sampled(recipe, stage, length, speed)
         turns += stage.steps * (rows or stage.batch * len(length.said))
-        stages.append((stage.steps * sampled, stage.steps * _trained(recipe, stage, shape, length, speed)))
+        trained = _trained(recipe, stage, shape, length, speed, hardware or cpu())
+        stages.append((stage.steps * sampled, stage.steps * trained))
         memories.append(expected(recipe, stage, shape, length, hardware or cpu(), speed.held))
         _, speakers = next(speaking)
         measured += evaluations_of(recipe, stage) * _measured(recipe, whole, speed, speakers, ends)
@@ -136,8 +138,11 @@ def _sampled(recipe: Recipe, stage: TrainingSpec, n: Seen, speed: Speed) -> tupl
     return seconds, turns
 
 
-def _trained(recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, speed: Speed) -> float:
-    """Seconds of one step's updates: every policy that trains reads all that it is to learn from."""
+def _trained(
+    recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, speed: Speed, hardware: Hardware
+) -> float:
+    """Seconds of one step's updates: every policy that trains reads all that it is to learn from. The first
+    on fresh rollouts may read what sampling has left of its forward pass."""
     adapter = weights_of(recipe, stage) == "adapter"
     size = shape.adapter(recipe.adapter.rank, recipe.adapter.targets) if adapter else shape.parameters
     each, call = (speed.learn_adapter, speed.call_adapter) if adapter else (speed.learn_base, speed.call_base)
@@ -145,7 +150,21 @@ def _trained(recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, speed: 
     updates = stage.updates if isinstance(stage, Reinforce) else 1
     extra = speed.look + speed.forward * read[0] if isinstance(stage, Reinforce) and stage.ref_kl else 0.0
     own = call + size * speed.update + (speed.publish if adapter else 0.0)
-    return updates * sum(each * tokens + own for tokens in read) + extra
+    saved = 0.0
+    if isinstance(stage, Reinforce):
+        most = _most_said(recipe, stage, n)
+        shares = [share_read(recipe, stage, shape, most, tokens, hardware) for tokens in read]
+        again = speed.reuse_adapter if adapter else speed.reuse_base
+        saved = (each - again) * sum(share * tokens for share, tokens in zip(shares, read, strict=True))
+    return updates * sum(each * tokens + own for tokens in read) - saved + extra
+
+
+def _most_said(recipe: Recipe, stage: Reinforce, n: Seen) -> float:
+    """Tokens that the rows of one of a step's calls may say at most."""
+    budgets = {role: ceil(most) for role, most in n.budget.items()}
+    lengths = stage.lengths(Lengths(prompt=ceil(n.whole), said=budgets, vocabulary=1))
+    waves = stage.work(lengths, 1.0, recipe).waves.values()
+    return max((wave.rows * wave.budget for wave in waves), default=0)
 
 
 def learned(recipe: Recipe, stage: TrainingSpec, n: Seen) -> list[float]:

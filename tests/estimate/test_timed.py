@@ -26,6 +26,8 @@ SPEED = Speed(
     read=0.01,
     learn_base=0.5,
     learn_adapter=0.25,
+    reuse_base=0.3,
+    reuse_adapter=0.15,
     call_base=0.2,
     call_adapter=0.4,
     forward=0.1,
@@ -110,6 +112,39 @@ def test_reinforcement_by_hand():
     size = TINY.adapter(16)
     assert found.training == pytest.approx(5 * ((2 * 11 - 8 - 8 + 16 + 12) * 0.25 + 0.4 + size * 1e-3 + 0.7))
     assert found.other == pytest.approx(5 * 6 * TURN)
+
+
+def test_an_update_reads_what_sampling_left_in_15_of_16_steps(monkeypatch):
+    """Prompts of 11 on one screen of 8, 6 plans of 2 tokens; each token leaves 752 bytes. A budget of 3 asks
+    for 18 tokens a call, of at most twice a quarter of the memory."""
+    assert TINY.left == 4 * (2 * (2 * 8 + 2 * 8 + 2 * 4 + 2 * 16) + 100)
+    plain = timed(recipe_of(PLAN), TINY, SPEED, Assumptions(), cpu())
+    quiet = {"sample_rows": 100}
+    tokens = 2 * (8 + 3) + 6 * 2
+
+    def saved(memory: float, stage=PLAN, **engine) -> float:
+        hardware = replace(cpu(), memory=memory)
+        recipe = recipe_of(stage, engine=quiet | {"reuse_forward": "on"} | engine)
+        return plain.training - timed(recipe, TINY, SPEED, Assumptions(), hardware).training
+
+    assert saved(1e6) == pytest.approx(5 * tokens * 15 / 16 * (0.25 - 0.15))
+    enough = 4 * tokens * TINY.left
+    assert saved(enough) > 0 == saved(enough - 4)
+    assert saved(1e6, reuse_forward="auto") == saved(1e6, layers="torch") == saved(1e6, weights="bf16") == 0
+    longer = PLAN | {"tree": {"plan": 3, "act": 0, "tokens": {"plan": 50}}}
+    assert saved(enough, longer) == 0, "rows that may become too long leave nothing"
+
+
+def test_what_sampling_leaves_is_memory():
+    recipe = recipe_of(PLAN, engine={"sample_rows": 100, "reuse_forward": "on"})
+    memory, plain = (estimate(one, cpu()).stages[0].memory for one in (recipe, recipe_of(PLAN)))
+    n = estimate(recipe, cpu()).lengths
+    shape = estimate(recipe, cpu()).shape
+    kept = (2 * n.prompt + 6 * n.said["plan"]) * shape.left
+    assert memory.sampling == plain.sampling | {"activations left for the update": kept}
+    assert memory.training.keys() == plain.training.keys()
+    name = "activations of a micro-batch"
+    assert memory.training[name] == max(plain.training[name], kept + plain.training[name] / shape.layers)
 
 
 def test_a_model_that_has_seen_too_few_demonstrations_does_not_end_its_turns():

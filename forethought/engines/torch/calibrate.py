@@ -22,6 +22,7 @@ from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.forest.attention import NAME
 from forethought.engines.torch.models.loading import Loaded
 from forethought.engines.torch.models.small import tokenizer_of
+from forethought.recipe.machine import CHECKED
 from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
 
 DEPTHS = (2, 6)  # layers that are timed; of a model with fewer, one and all
@@ -36,9 +37,9 @@ TIMES = 2  # the least of so many
 def speeds(shape: Mapping[str, Any], engine: EngineSpec, adapter: AdapterSpec) -> dict[str, float]:
     """Seconds of the whole model of `shape` (fields of `estimate.shapes.Shape`): of a decoding step (`step`)
     and of each row in it (`row`), of a prompt token (`read`), of a trained token in whole weights and in an
-    adapter (`learn_...`) and one that is only looked at (`forward`), of a call that trains or looks beside
-    its tokens (`call_...`, `look`), of a parameter that is updated (`update`); and the bytes that the process
-    holds beside a model (`held`)."""
+    adapter (`learn_...`; where sampling has left its forward pass, `reuse_...`) and one that is only looked
+    at (`forward`), of a call that trains or looks beside its tokens (`call_...`, `look`), of a parameter that
+    is updated (`update`); and the bytes that the process holds beside a model (`held`)."""
     held = float(_resident())
     layers = shape["layers"]
     few, more = DEPTHS if layers >= DEPTHS[1] else (1, max(2, layers))
@@ -86,8 +87,14 @@ def _timed(engine: TorchEngine, size: int) -> dict[str, float]:
     optim = OptimSpec()
     for policy, name in ((BASE, "base"), ("one", "adapter")):
         engine.prepare(policy, optim)
-        each, call = _apart(partial(engine.forward_backward, objective=goal), policy)
-        found |= {f"learn_{name}": each, f"call_{name}": call}
+        learn = partial(engine.forward_backward, objective=goal)
+        each, call = _apart(learn, partial(_batch, policy))
+        again = each
+        if engine.spec.reuse_forward == "on":
+            if policy != BASE:
+                engine.optim_step(policy)  # one that adds nothing samples as the base does
+            again = _apart(learn, partial(_said, engine, policy))[0]
+        found |= {f"learn_{name}": each, f"reuse_{name}": min(each, again), f"call_{name}": call}
         batch = _batch(policy, PATHS, PROMPT)
         if policy == BASE:
             engine.optim_step(policy)
@@ -97,18 +104,32 @@ def _timed(engine: TorchEngine, size: int) -> dict[str, float]:
             found["update"] = (time.perf_counter() - began) / size
             engine.release(policy)
     found |= _turned_over(engine, lambda: engine.forward_backward(batch, goal))
-    found["forward"], found["look"] = _apart(engine.inspect, BASE)
+    found["forward"], found["look"] = _apart(engine.inspect, partial(_batch, BASE))
     return found
 
 
-def _apart(do: Callable[[Batch], object], policy: str) -> tuple[float, float]:
-    """(seconds of a token, seconds of a call beside its tokens), from a batch and from hardly any."""
+def _apart(do: Callable[[Batch], object], make: Callable[[int, int], Batch]) -> tuple[float, float]:
+    """(seconds of a token, seconds of a call beside its tokens), from a batch and from hardly any. `make`: a
+    batch of so many paths."""
     many, few = 2 * PATHS * PROMPT, 2 * FEW
-    whole, least = (
-        _least(partial(do, _batch(policy, paths, tokens))) for paths, tokens in ((PATHS, PROMPT), (1, FEW))
-    )
+    whole, least = (_least(partial(do, make(paths, tokens))) for paths, tokens in ((PATHS, PROMPT), (1, FEW)))
     each = max(1e-12, (whole - least) / (many - few))
     return each, max(0.0, least - few * each)
+
+
+def _said(engine: TorchEngine, policy: str, paths: int, tokens: int) -> Batch:
+    """The same paths with what the policy says after the prompts, which leaves its forward pass."""
+    if engine.versions[policy] % CHECKED == 0:
+        engine.publish(policy)  # the update of such a version computes its own
+    batch = _batch(policy, paths, tokens)
+    prompts = [s.token_ids for s in batch.segments if s.parent < 0]
+    asked = [
+        replace(request, context=prompt, policy=policy, update=tokens)
+        for request, prompt in zip(_requests(paths, tokens), prompts, strict=True)
+    ]
+    said = iter(engine.sample(asked))
+    segments = (s if s.parent < 0 else replace(s, token_ids=next(said)[0].token_ids) for s in batch.segments)
+    return replace(batch, segments=tuple(segments))
 
 
 def _batch(policy: str, paths: int, tokens: int) -> Batch:
