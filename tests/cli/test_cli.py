@@ -377,7 +377,7 @@ def test_shipped_arms_are_listed_and_printed(capsys):
     assert cli.main(["recipes", "interference"]) == 0
     assert "[[arm]]" in capsys.readouterr().out
     assert cli.main(["arms", "interferense"]) == 2
-    assert "(shipped: curriculum, interference" in capsys.readouterr().err
+    assert "(shipped: curriculum, few-demonstrations, interference" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away_is_no_error():

@@ -217,7 +217,7 @@ def test_a_machine_computes_on_what_was_chosen(monkeypatch, four_cores):
     [
         (-1, "engine.threads: must be between 0 and 1024, found -1"),
         ("all", "engine.threads: expected a whole number or 'auto', found the text 'all'"),
-        (1.5, "engine.threads: expected a whole number, found the number 1.5"),
+        (1.5, "engine.threads: expected a whole number or 'auto', found the number 1.5"),
     ],
 )
 def test_a_wrong_number_is_refused(value, message):

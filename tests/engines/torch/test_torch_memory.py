@@ -482,8 +482,8 @@ def test_a_recipe_says_a_number_or_auto():
     ("value", "message"),
     [
         ("atuo", "engine.pack_tokens: expected a whole number or 'auto', found the text 'atuo'"),
-        ("3.5", "engine.pack_tokens: expected a whole number, found the number 3.5"),
-        ("true", "engine.pack_tokens: expected a whole number, found the truth value true"),
+        ("3.5", "engine.pack_tokens: expected a whole number or 'auto', found the number 3.5"),
+        ("true", "engine.pack_tokens: expected a whole number or 'auto', found the truth value true"),
         ("[1]", r"engine.pack_tokens: expected a whole number or 'auto', found the list \[1\]"),
     ],
 )
