@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from forethought.core.errors import UserError
-from forethought.core.metrics import reduce
+from forethought.cli.arguments import positive
+from forethought.core.errors import UserError, unknown
+from forethought.core.metrics import mean_interval, reduce
 from forethought.core.seeds import seed_of
 from forethought.engines.base import BASE, Engine
 from forethought.learn.curriculum import LevelSampler
@@ -45,7 +45,6 @@ ARMS = {
 MAIN = ("uniform", "band", "evolve", "levels")
 LEVELS = (3, 4, 5)
 Drawn = dict[int, list[list[int]]]  # seed -> the level of each task, step by step
-T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # 97.5 %, by degrees
 KEPT = (
     "critic/auc",
     "curriculum/in_band",
@@ -127,11 +126,10 @@ def arm(name: str, start: Path, seed: int, steps: int, tasks: int, built: list, 
 
 def interval(values: list[float]) -> str:
     """Mean with its 95 % t-interval, in points."""
-    mean = statistics.fmean(values)
-    if len(values) < 3:
+    mean, low, high = mean_interval(values)
+    if low is None or high is None:
         return f"{100 * mean:+.1f}"
-    half = T[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{100 * mean:+.1f} [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]"
+    return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def table(rows: list[dict]) -> str:
@@ -152,22 +150,47 @@ def table(rows: list[dict]) -> str:
     return "\n".join(out)
 
 
-def main() -> None:
+def chosen(text: str) -> list[str]:
+    """Names of arms, with a comma between each; UserError for one that does not exist, or is named twice or
+    before the arm whose levels it draws."""
+    names = text.split(",")
+    for i, name in enumerate(names):
+        if name not in ARMS:
+            raise UserError(f"--arms: {unknown('arm', name, ARMS)}")
+        if name in names[:i]:
+            raise UserError(f"--arms: {name} is named twice")
+        if name == "levels" and "evolve" not in names[:i]:
+            raise UserError("--arms: levels draws as evolve has drawn; name evolve before it")
+    return names
+
+
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--start", type=Path, required=True, help="a checkpoint of `webrl` after its imitation"
     )
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--tasks", type=int, default=150, help="held-out tasks of a level")
+    parser.add_argument("--steps", type=positive, default=40)
+    parser.add_argument("--seeds", type=positive, default=6)
+    parser.add_argument("--tasks", type=positive, default=150, help="held-out tasks of a level")
     parser.add_argument("--arms", default=",".join(MAIN), help=f"of {', '.join(ARMS)}")
-    said = parser.parse_args()
+    said = parser.parse_args(argv)
+    try:
+        names = chosen(said.arms)
+        if not (said.start / "engine").is_dir():
+            raise UserError(f"--start: {said.start} is no checkpoint (RUN/checkpoints/step-000300)")
+        compare(names, said.start, said.seeds, said.steps, said.tasks)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def compare(names: Sequence[str], start: Path, seeds: int, steps: int, tasks: int) -> None:
+    """Print a line for each arm and seed, then the table."""
     built: list = []
     drawn: Drawn = {}
     rows: list[dict] = []
-    for seed in range(said.seeds):
-        for name in said.arms.split(","):
-            rows.append(arm(name, said.start, seed, said.steps, said.tasks, built, drawn))
+    for seed in range(seeds):
+        for name in names:
+            rows.append(arm(name, start, seed, steps, tasks, built, drawn))
             print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
 

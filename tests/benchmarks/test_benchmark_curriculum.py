@@ -45,3 +45,20 @@ def test_the_control_draws_the_levels_that_evolving_drew():
         same.draw(None, 2, 1)
     with pytest.raises(UserError, match="name evolve before it"):
         curriculum.arm("levels", Path("none"), 0, 4, 1, [None, None], {})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--arms", "evolv"], "--arms: unknown arm 'evolv'; did you mean 'evolve'"),
+        (["--arms", "band,band"], "--arms: band is named twice"),
+        (["--arms", "levels,evolve"], "name evolve before it"),
+        (["--start", "no/where"], "--start: no/where is no checkpoint"),
+        (["--seeds", "0"], "--seeds: expected a whole number of at least 1"),
+        (["--steps", "-4"], "--steps: expected a whole number of at least 1"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_made(options, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        curriculum.main(["--start", "none", *options])
+    assert stopped.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]
