@@ -16,7 +16,7 @@ episode, where the world is as expected and where it is not.
                                                                      pages, without a model and a browser
     python benchmarks/workflows.py modulo RUN [--rounds 4]           feedback, or asking as often without it
 
-All but the last two train a model from scratch for each workflow, by imitation alone, the same number of
+All but the last three train a model from scratch for each workflow, by imitation alone, the same number of
 steps on the same tasks (of web pages, the same number of tokens a step); DIR keeps the runs and what was
 measured, and neither is made again. Web pages are trained on recordings, and judged by Chromium where there
 is one, with `--pages recorded` by recordings, which is far quicker. What goes wrong in the world does so in
@@ -36,6 +36,9 @@ from pathlib import Path
 from typing import Any
 
 import forethought as ft
+from forethought import look
+from forethought.cli.arguments import from_zero, positive, temperature
+from forethought.core.errors import UserError, unknown
 from forethought.core.metrics import mean_interval, share_interval
 from forethought.recipe.convert import from_dict
 from forethought.recipe.load import override
@@ -151,8 +154,7 @@ def measured(
     found = {}
     runs = {name: out / f"{table}-{name}-{seed}" for name in TABLES[table]["workflows"]}
     for name, run in runs.items():
-        if not (run / "checkpoints").is_dir():
-            ft.train(recipe(table, name, steps), out=run, seed=seed, progress=False)
+        trained(run, recipe(table, name, steps), seed)
     judged = [] if TABLES[table].get("task", table) != "web" else [f"task.pages={pages}"]
     for world, overrides in TABLES[table]["worlds"].items():
         for name, run in runs.items():
@@ -164,10 +166,21 @@ def measured(
     return found
 
 
+def trained(run: Path, wanted: dict[str, Any], seed: int) -> None:
+    """Train a run that is not there, and go on with one that was broken off. UserError where the run that is
+    there has other steps."""
+    if not (run / "checkpoints").is_dir():
+        ft.train(wanted, out=run, seed=seed, progress=False)
+        return
+    steps = wanted["stage"][0]["until"]["steps"]
+    if (there := look.find(run).recipe.stage[0].until.steps) != steps:
+        raise UserError(f"{run} was trained with --steps {there}, not {steps}: give another --out")
+    if not (run / "summary.json").is_file():
+        ft.train(resume=run, progress=False)
+
+
 def evaluated(run: Path, overrides: Sequence[str], alone: int) -> dict:
     """The numbers of one run in one world."""
-    from forethought import look
-
     return look.evaluate(look.find(run, None, overrides), alone=alone)
 
 
@@ -275,7 +288,6 @@ def _perfect(taskset: Any, task: Any, turns: Sequence[Any]) -> tuple[float, int,
 def feedback(run: Path, rounds: int, temperature: float) -> None:
     """Success by round of proposals, each after the first mistake of the one before it, against as many
     proposals without: what a validator alone brings. Both at one temperature, on the same tasks."""
-    from forethought import look
     from forethought.measure.evaluate import held_out
     from forethought.recipe.schema import TreeSpec, WorkflowSpec
     from forethought.runs.run import torch_engine
@@ -310,22 +322,48 @@ def feedback(run: Path, rounds: int, temperature: float) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("what", choices=[*TABLES, "costs", "bounds", "modulo"])
     parser.add_argument("run", nargs="?", type=Path, help="a run of blocksworld under modulo")
     parser.add_argument("--out", type=Path, default=Path("runs/workflows"))
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=0, help="of imitation (default: the table's)")
-    parser.add_argument("--alone", type=int, default=24, help="episodes that are timed")
-    parser.add_argument("--tasks", type=int, default=100, help="episodes of each level that are measured")
-    parser.add_argument("--pages", default="auto", help="which judge web pages: auto (Chromium) or recorded")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--seeds", type=positive, default=1)
+    parser.add_argument("--steps", type=from_zero, default=0, help="of imitation (default: the table's)")
+    parser.add_argument("--alone", type=positive, default=24, help="episodes that are timed")
+    parser.add_argument("--tasks", type=positive, default=100, help="episodes of each level to measure on")
+    parser.add_argument(
+        "--pages",
+        choices=["auto", "recorded", "eval"],
+        default="auto",
+        help="which judge web pages: auto (Chromium, where there is one), eval (Chromium) or recorded",
+    )
+    parser.add_argument("--rounds", type=positive, default=4)
+    parser.add_argument("--temperature", type=temperature, default=1.0)
     parser.add_argument("--only", metavar="NAME,...", help="of the workflows of the table")
     given = parser.parse_args(argv)
-    if given.only:
-        rows = TABLES[given.what]["workflows"]
-        TABLES[given.what]["workflows"] = {name: rows[name] for name in given.only.split(",")}
+    if (given.what == "modulo") != (given.run is not None):
+        parser.error(
+            "modulo needs RUN, the folder of a run" if given.run is None else "RUN is for modulo alone"
+        )
+    try:
+        if given.only:
+            narrow(given.what, given.only.split(","))
+        answer(given)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def narrow(table: str, names: Sequence[str]) -> None:
+    """Leave only these workflows in a table. UserError for one that it does not have."""
+    if table not in TABLES:
+        raise UserError(f"--only chooses workflows of {', '.join(TABLES)}; {table} has none to choose")
+    rows = TABLES[table]["workflows"]
+    if strange := [name for name in names if name not in rows]:
+        raise UserError(f"--only: {unknown('workflow', strange[0], rows)}")
+    TABLES[table]["workflows"] = {name: rows[name] for name in names}
+
+
+def answer(given: argparse.Namespace) -> None:
+    """What was asked for."""
     random.seed(0)
     if given.what == "costs":
         costs()
