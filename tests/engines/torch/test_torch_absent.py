@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch_kit import SIZE, engine_of, model_of, on_disk, path_to, plain_logits, stir
 
-from forethought.core.errors import RecipeError
+from forethought.core.errors import RecipeError, UserError
 from forethought.core.metrics import reduce
 from forethought.core.types import Batch, Objective, Request, Segment
 from forethought.engines.torch.forest.absent import KEY, DrawnWords, drawn_of
@@ -190,6 +191,15 @@ def test_a_model_that_was_saved_hides_them_too(tmp_path):
     e = engine()
     opened = from_path(on_disk(tmp_path / "model", e.weights.base)).model
     assert drawn_of(opened).ids_S.tolist() == DRAWN
+
+
+@pytest.mark.parametrize("said", ["abc", [1, 1], [2, 1], [-1], [10**6], [1.0], {"1": 2}])
+def test_a_configuration_that_names_no_words_is_refused(said, tmp_path):
+    path = on_disk(tmp_path / "model", engine().weights.base)
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {KEY: said}))
+    with pytest.raises(UserError, match=f"{KEY} of config.json is no list of token ids"):
+        from_path(path)
 
 
 def test_a_recipe_says_so_and_the_taskset_which(tmp_path):

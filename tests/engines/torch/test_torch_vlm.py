@@ -309,6 +309,28 @@ def _endless(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"size": size}))
 
 
+def _says(**fields):
+    """The processor says something else."""
+
+    def spoil(folder):
+        path = folder / "preprocessor_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return spoil
+
+
+def _of_config(where=None, **fields):
+    """The configuration does."""
+
+    def spoil(folder):
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        (config[where] if where else config).update(fields)
+        path.write_text(json.dumps(config))
+
+    return spoil
+
+
 def _of_another_kind(folder):
     path = folder / "config.json"
     path.write_text(json.dumps({"model_type": "idefics3"}))
@@ -321,6 +343,19 @@ def _of_another_kind(folder):
         (_with_other_cells, "patch_size = 8, config.json 4; they do not belong together"),
         (_torn, "preprocessor_config.json cannot be read"),
         (_endless, "makes pictures of 1,000,000,000,000 to"),
+        (_says(size={"shortest_edge": "64", "longest_edge": 4096}), "that are whole numbers"),
+        (_says(patch_size=4.0), "patch_size = 4.0, config.json 4"),
+        (_says(do_resize=False), "says do_resize = false"),
+        (_says(image_mean=[0.5]), "no picture can be read by its preprocessor_config.json: .*3 elements"),
+        (_says(image_std=[0, 0, 0]), "makes numbers of it that are not below 1,000,000"),
+        (_says(image_std=[1e-30] * 3), "makes numbers of it that are not below 1,000,000"),
+        (_says(rescale_factor="x"), "no picture can be read by its preprocessor_config.json"),
+        (_says(resample=99), "no picture can be read by its preprocessor_config.json"),
+        (_of_config(image_token_id=10**6), "gives the id 1000000 to a token of pictures"),
+        (_of_config("vision_config", depth=10**9), "vision_config.depth = 1000000000 is not a whole number"),
+        (_of_config("vision_config", depth=3), "it lacks weights of .*: model.visual.blocks.2"),
+        (_of_config("vision_config", embed_dim=64), r"model.visual.* has the shape \[.*\] in the files and"),
+        (_of_config("vision_config", patch_size=0), "vision_config.patch_size = 0 is not a whole number"),
         (
             _of_another_kind,
             "idefics3. is none of the models whose pictures are read here .qwen2_vl, qwen2_5_vl",

@@ -29,7 +29,7 @@ from forethought.engines.torch.models.sight import with_sight
 from forethought.engines.torch.models.small import small_model, tokenizer_of
 from forethought.engines.torch.models.small_text import tokenizer_of_texts
 from forethought.engines.torch.models.tokenizer import encode
-from forethought.engines.torch.models.vlm import with_views
+from forethought.engines.torch.models.vlm import PROCESSOR, with_views
 from forethought.recipe.schema import ModelSpec
 
 Weights = Literal["auto", "fp32", "bf16", "nf4"]
@@ -120,7 +120,15 @@ def from_path(
     once(model, [asdict(found), asked], partial(check_model, model.eval(), path))
     pictures = with_views(model, read.name, path, shows) if shows else None
     if pictures:
-        once(model, [asdict(found), asked, "pictures"], partial(check_pictures, model, pictures, path))
+        cut = pictures.processor.to_json_string()
+        try:
+            once(model, [asdict(found), asked, cut], partial(check_pictures, model, pictures, path))
+        except UserError:
+            raise
+        except Exception as e:  # what its processor says fits neither it nor the model
+            if out_of_memory(e):
+                raise _refusal(e, path) from e
+            raise UserError(f"{path}: no picture can be read by its {PROCESSOR}: {sentence(e)}") from e
     notes = (*read.notes, *_notes(path, read.info))
     if adapter:
         notes += (f"{path} begins with the adapter {adapter} added in",)
@@ -160,6 +168,14 @@ def _check_files(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
             f"the tokenizer of {path} {why}; they do not belong together "
             f"(resize_token_embeddings and save the model)"
         )
+    if (drawn := getattr(model.config, KEY, None)) is not None and not _are_ids(drawn, len(tokenizer)):
+        raise UserError(f"{path}: {KEY} of config.json is no list of token ids, each once and in order")
+
+
+def _are_ids(said: object, size: int) -> bool:
+    if not isinstance(said, list) or not all(type(i) is int and 0 <= i < size for i in said):
+        return False
+    return said == sorted(set(said))
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from forethought.core.printable import cut
+from forethought.core.sight import SEEING
 from forethought.engines.torch.models.architecture import auto_class
 from forethought.engines.torch.models.folder import Tensors
 
@@ -88,6 +89,18 @@ FLAGS = (
     "use_sliding_window",
     "alibi",
 )
+# of a tower that reads pictures
+TOWER = {
+    "depth": 1 << 10,
+    "embed_dim": 1 << 20,
+    "in_channels": 1 << 4,
+    "mlp_ratio": 1 << 6,
+    "out_hidden_size": 1 << 20,
+    "patch_size": 1 << 10,
+    "spatial_merge_size": 1 << 6,
+    "temporal_patch_size": 1 << 6,
+    "window_size": 1 << 12,
+}
 IDS = ("eos_token_id", "bos_token_id", "pad_token_id")
 TYPES = ("float32", "float16", "bfloat16", "float64", "float", "half", "double", "auto")
 FLOATS = ("F64", "F32", "F16", "BF16")  # in the headers of safetensors
@@ -127,6 +140,14 @@ def check_numbers(raw: dict[str, Any]) -> None:
             raise ValueError(f"config.json: {where} = {_short(value)} is not a positive number")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"config.json: {where} = {value} is not finite")
+    tower = raw.get("vision_config")
+    if raw.get("model_type") in SEEING and isinstance(tower, dict):
+        for key in tower.keys() & TOWER.keys():
+            if type(tower[key]) is not int or not 1 <= tower[key] <= TOWER[key]:
+                raise ValueError(
+                    f"config.json: vision_config.{key} = {_short(tower[key])} is not a whole number from 1 "
+                    f"to {TOWER[key]:,}"
+                )
     if raw.get("quantization_config") is not None:
         raise ValueError(
             "it is quantised (quantization_config); what trains are plain weights: use the "
@@ -163,6 +184,8 @@ def check_sizes(config: PretrainedConfig, tensors: Tensors) -> None:
             f"config.json says {layers:,} layers (num_hidden_layers), and its files hold "
             f"{len(tensors):,} tensors"
         )
+    if config.model_type in SEEING:
+        tensors = {_named(key): held for key, held in tensors.items()}
     with torch.device("meta"):
         model = auto_class(config).from_config(config)
     wanted = dict(model.named_parameters(remove_duplicate=False))
@@ -183,6 +206,15 @@ def check_sizes(config: PretrainedConfig, tensors: Tensors) -> None:
         _refuse_absent(model, wanted, tensors, own, held)
     if (made := sum(b.numel() for b in model.buffers())) > max(BUFFERS, own):
         raise ValueError(f"config.json asks for tables of {made:,} numbers beside weights of {own:,}")
+
+
+def _named(key: str) -> str:
+    """What a weight of a model that sees is called now; files have the names of an earlier time."""
+    if key.startswith("visual."):
+        return f"model.{key}"
+    if key.startswith("model.") and not key.startswith(("model.language_model.", "model.visual.")):
+        return key.replace("model.", "model.language_model.", 1)
+    return key
 
 
 def _refuse_absent(

@@ -33,6 +33,7 @@ from forethought.engines.torch.models.folder import find
 
 PROCESSOR = "preprocessor_config.json"
 MOST_PIXELS = 1 << 25  # of a picture as it is cut
+LARGEST = 1_000_000  # number of a picture as the tower reads it; usual ones are below 3
 KEPT = 256 << 20  # bytes of pictures, as processors cut them
 NAMED = re.compile(rf"({re.escape(MARK)}[^\s<]+)")  # a template may write a special token right behind it
 
@@ -84,18 +85,23 @@ class Views(pictures.Pictures[View]):
     def read(self, word: str) -> View:
         """See `Pictures.read`."""
         shown = self._give(word.removeprefix(MARK))
-        pixels = shown.pixels
+        pixels = np.asarray(shown.pixels)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype != np.uint8:
             kind = "a video is not supported" if pixels.ndim == 4 else "bytes [height, width, 3] are needed"
             raise ValueError(f"{word}: a picture of {pixels.dtype} {list(pixels.shape)}; {kind}")
         try:
-            cut = self.processor(images=[pixels], return_tensors="np", input_data_format="channels_last")
+            with np.errstate(all="ignore"):  # what comes of it is looked at
+                cut = self.processor(images=[pixels], return_tensors="np", input_data_format="channels_last")
         except ValueError as e:  # sides that differ too much
             raise ValueError(f"{word}: {e}") from e
         _, high, wide = cut["image_grid_thw"][0].tolist()
         cells, rows, columns = cut["pixel_values"], high // self.merge, wide // self.merge
+        if not np.abs(cells).max() < LARGEST:  # NaN is not either
+            raise ValueError(f"{word}: its processor makes numbers of it that are not below {LARGEST:,}")
         kept = (
-            np.ones((rows, columns), bool) if shown.kept is None else shown.kept(self._patches(cells, rows))
+            np.ones((rows, columns), bool)
+            if shown.kept is None
+            else np.asarray(shown.kept(self._patches(cells, rows)))
         )
         if kept.shape != (rows, columns) or not kept.any():
             raise ValueError(f"{word}: of {rows} x {columns} patches, {kept.sum()} of {kept.shape} are read")
@@ -191,15 +197,15 @@ def with_views(model: PreTrainedModel, name: str, path: str, give: Give) -> View
         ("merge_size", vision.spatial_merge_size),
         ("temporal_patch_size", vision.temporal_patch_size),
     ):
-        if (own := getattr(processor, key, None)) != said:
+        if (own := getattr(processor, key, None)) != said or type(own) is not int:
             raise UserError(
                 f"{path}: {PROCESSOR} says {key} = {own}, config.json {said}; they do not belong together"
             )
     words = model.get_input_embeddings()
     around = (config.vision_start_token_id, config.vision_end_token_id)
-    if lost := [i for i in around if not 0 <= i < len(words.weight)]:
+    if lost := [i for i in (*around, config.image_token_id) if not 0 <= i < len(words.weight)]:
         raise UserError(
-            f"{path}: config.json gives the id {lost[0]} to what stands around pictures; its model embeds "
+            f"{path}: config.json gives the id {lost[0]} to a token of pictures; its model embeds "
             f"{len(words.weight):,}"
         )
     views = Views(give, processor, len(words.weight), around, vision.spatial_merge_size, cell)
@@ -224,7 +230,9 @@ def _processor(name: str, path: str) -> Any:
 
     try:
         processor = Qwen2VLImageProcessorPil.from_pretrained(name)
-        least, most = (int(processor.size[key]) for key in ("shortest_edge", "longest_edge"))
+        least, most = (processor.size[key] for key in ("shortest_edge", "longest_edge"))
+        if type(least) is not int or type(most) is not int:
+            raise ValueError("size has no shortest_edge and longest_edge that are whole numbers")
     except Exception as e:  # what stands in a folder is a stranger's, and transformers raises anything
         said = next(iter(str(e).splitlines()), "")
         raise UserError(f"{path}: {PROCESSOR} cannot be read ({type(e).__name__}: {said})") from e
@@ -232,5 +240,9 @@ def _processor(name: str, path: str) -> Any:
         raise UserError(
             f"{path}: {PROCESSOR} makes pictures of {least:,} to {most:,} pixels; from 1 to {MOST_PIXELS:,} "
             "are read"
+        )
+    if not processor.do_resize:
+        raise UserError(
+            f"{path}: {PROCESSOR} says do_resize = false, and pictures are no multiples of patches"
         )
     return processor
