@@ -17,7 +17,7 @@ from typing import Literal
 from forethought.core.errors import UserError, quoted, unknown
 from forethought.engines.base import BASE
 from forethought.engines.saved import Saved, saved
-from forethought.exports.card import Folder, card, class_of
+from forethought.exports.card import Folder, card, class_of, hides_words
 from forethought.exports.checkpoint import find
 from forethought.exports.numbers import Origin, measured
 from forethought.exports.prompts import Turns, turns_of
@@ -194,6 +194,7 @@ class Writing:
                 rank=recipe.adapter.rank,
                 most=max((self.turns.budgets.get(role, MOST) for role in roles), default=MOST),
                 model=class_of(folder, Path(one.base)),
+                hides=hides_words(folder, Path(one.base)),
                 tokenizer="PreTrainedTokenizerFast" if strange else "AutoTokenizer",
             ),
             {role: self.turns.prompt(role, folder) for role in roles},

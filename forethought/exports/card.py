@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from forethought import __version__
 from forethought.core.sight import SEEING
 from forethought.exports.numbers import Origin, data_of
 from forethought.recipe.speaking import roles_of
 
+HIDDEN = (
+    "",
+    "It was trained and measured with `model.masks_absent`: a slot or an id that stands nowhere before has "
+    "probability 0. The lines below do not know that, and may sample one.",
+)
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
 
 
@@ -28,15 +34,26 @@ class Folder:
     tokenizer: str
     rank: int  # of an adapter
     most: int  # tokens of a turn
+    hides: bool = False  # words that do not stand before
 
 
 def class_of(*folders: Path) -> str:
     """What opens the model of the first folder that has a config.json."""
+    seeing = _config(folders).get("model_type") in SEEING
+    return "AutoModelForImageTextToText" if seeing else "AutoModelForCausalLM"
+
+
+def hides_words(*folders: Path) -> bool:
+    """Whether that model never said words that did not stand before (`model.masks_absent`)."""
+    return bool(_config(folders).get("forethought_drawn"))
+
+
+def _config(folders: Sequence[Path]) -> dict[str, Any]:
     for config in (folder / "config.json" for folder in folders):
         if config.is_file():
-            kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-            return "AutoModelForImageTextToText" if kind in SEEING else "AutoModelForCausalLM"
-    return "AutoModelForCausalLM"
+            found: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+            return found
+    return {}
 
 
 def card(origin: Origin, folder: Folder, prompts: Mapping[str, str]) -> str:
@@ -119,6 +136,7 @@ def _run(folder: Folder, prompts: Mapping[str, str]) -> list[str]:
         "",
         f"A turn ends with {ends}; `generation_config.json` says so. Where the same weights speak several "
         "roles, each role's end is there.",
+        *(HIDDEN if folder.hides else ()),
         "",
         *_transformers(folder, prompt),
         *_vllm(folder, prompt),

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from forethought import cli
 from forethought.core.errors import CheckpointError, UserError
 from forethought.engines.torch.export import folders
 from forethought.exports import export
+from forethought.exports.card import Folder, _run, hides_words
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,25 @@ def test_merged_with_ones_own_model(own, tmp_path):
         for path in (own.parent / "model", tmp_path / "out" / "act")
     )
     assert all(torch.equal(a, b) for a, b in zip(base.parameters(), copied.parameters(), strict=True))
+
+
+def test_a_card_says_that_words_were_hidden(tmp_path):
+    (tmp_path / "config.json").write_text('{"forethought_drawn": [3]}')
+    assert hides_words(tmp_path / "adapter", tmp_path) and not hides_words(tmp_path / "none")
+    own = {
+        "path": tmp_path,
+        "roles": ("act",),
+        "kind": "model",
+        "base": "",
+        "began": "",
+        "gguf": "",
+        "stops": (),
+    }
+    folder = Folder(
+        **own, model="AutoModelForCausalLM", tokenizer="AutoTokenizer", rank=8, most=4, hides=True
+    )
+    assert "`model.masks_absent`" in "\n".join(_run(folder, {}))
+    assert "masks_absent" not in "\n".join(_run(replace(folder, hides=False), {}))
 
 
 def test_a_tokenizer_that_transformers_would_open_as_another_one_is_said(tmp_path):
