@@ -255,6 +255,8 @@ def _watch(args: argparse.Namespace, tree: TreeSpec) -> int:
         raise UserError(f"--watch window: {why}; --watch FILE.html or FILE.png records the episodes")
     if not window and out.suffix not in (".html", ".png"):
         raise UserError(f"--watch: {out} ends with neither .html nor .png, and is not `window`")
+    if not window and (out.is_dir() or not out.parent.is_dir()):
+        raise UserError(f"--watch: {out} is a folder" if out.is_dir() else f"--watch: no folder {out.parent}")
     if args.problems is not None:
         raise UserError("--watch plays tasks of the taskset's own, and no --problems")
     with redirect_stdout(sys.stderr):

@@ -106,6 +106,8 @@ def test_without_a_display_one_line_says_how_to_record(display, capsys):
     assert "--watch FILE.html or FILE.png records" in said
     assert cli.main(["sample", "nowhere", "--watch", "windows"]) == 2
     assert "ends with neither .html nor .png, and is not `window`" in capsys.readouterr().err
+    assert cli.main(["sample", "nowhere", "--watch", "no/where.png"]) == 2
+    assert "--watch: no folder no" in capsys.readouterr().err
 
 
 def web(**options):
