@@ -52,6 +52,6 @@ class Web:
     """Other names of the tags, such as `{ plan = "think", act = "link" }` for blink_think_link."""
     often: dict[str, float] = field(default_factory=dict)
     """How much more often than another task of its level a task is drawn to train on, such as
-    `{ click-shape = 4 }`. What is measured does not change."""
+    `{ click-shape = 4 }`; at most 1000. What is measured does not change."""
     demonstrations: int = 0
     """Most episodes of each task and level that imitation is shown. 0: all."""

@@ -38,7 +38,7 @@ from forethought.interface.tags import Tags
 from forethought.recipe.options.reading import read as read_options
 from forethought.recipe.options.web import Disturb
 from forethought.recipe.options.web import Web as Options
-from forethought.recipe.ranges import above, at_least
+from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.tasks.base import Split, Taskset
 from forethought.tasks.sections import named
 from forethought.tasks.web import blinking, words
@@ -54,6 +54,7 @@ DRAWS = 10_000  # prompts that one episode can be drawn as
 OPEN = 24  # pages that Chromium holds at the same time: each is a process of about 140 MB
 ENOUGH = 10  # episodes to evaluate on that a level needs; paths longer than the longest such have its level
 SHARP = 2.0  # pixels of a picture for each pixel of the page
+OFTENEST = 1_000  # times that a task is drawn for another one's once
 PAUSE = 1.0  # seconds before an act in a window, and at the end
 POPUP = 24  # words of a popup, and what a page holds of what was done
 LONGEST = 100  # plans that are counted out, of those that look longest
@@ -137,6 +138,9 @@ class Web(Taskset):
             if name not in miniwob.LISTS[LARGEST]:
                 raise RecipeError(f"task.often.{name}", unknown("task", name, miniwob.LISTS[LARGEST]))
             above(f"task.often.{name}", times, 0)
+            within(f"task.often.{name}", times, 0, OFTENEST)
+        if idle := [name for name in said.often if name not in self.tasks]:
+            self.notes.append(f"task.often changes nothing for {listed(idle)}: not among task.tasks")
         self._most, self._often = said.demonstrations, said.often
         held_out = Counter(length(one) for one, split in used if split == "eval")
         top = max((n for n, count in held_out.items() if count >= ENOUGH), default=max(held_out, default=1))

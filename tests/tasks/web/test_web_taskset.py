@@ -80,6 +80,7 @@ def test_an_evaluation_takes_each_episode_once_and_imitation_the_first_few():
 
 def test_a_task_can_be_trained_more_often_and_is_measured_as_the_others():
     web = Web(tasks=SMALL, pages="recorded", often={"click-button": 9, "click-link": 2})  # not of this run
+    assert "task.often changes nothing for click-link: not among task.tasks" in web.notes
     drawn = {split: [web.family(random.Random(i), [1], split)[0] for i in range(200)] for split in SPLITS}
     share = {split: sum(web.origin(x) == "click-button" for x in some) / 200 for split, some in drawn.items()}
     assert 0.8 < share["train"] < 0.97 and 0.4 < share["eval"] < 0.6  # of click-button and click-tab-2
@@ -175,6 +176,7 @@ def test_the_oracle_s_next_plan_is_for_the_page_that_an_act_has_led_to(web):
         ({"splits": "layout", "tasks": ("login-user",)}, "leaves nothing to train on and to measure"),
         ({"demonstrations": -1}, "task.demonstrations"),
         ({"often": {"click-button": 0}}, "task.often.click-button: must be greater than 0, found 0"),
+        ({"often": {"click-button": 1e9}}, "task.often.click-button: must be between 0 and 1000"),
         ({"often": {"click-buton": 2}}, "task.often.click-buton: unknown task 'click-buton'; did you mean"),
         ({"often": {"click-button": "x"}}, "task.often.click-button"),
     ],
