@@ -30,7 +30,7 @@ from forethought.store.locks import writing
 class Options:
     file: Path
     out: Path | None = None  # default: arms/<name>
-    model: str = ""  # what all arms train; empty: what their recipes say
+    model: str | None = None  # what all arms train; None: what their recipes say
     workers: int = 0  # 0: one a usable core
     only: tuple[str, ...] = ()  # arms, as `arm` or `group/arm`; empty: all
     seeds: tuple[int, ...] = ()  # empty: all
@@ -88,8 +88,7 @@ def _work(
         path = _write(declared, runs, out, stream)
     if pool.caught:
         raise Interrupted(
-            f"interrupted, the runs have saved; the same command goes on: forethought arms "
-            f"{quoted(options.file)} --out {quoted(out)}",
+            f"interrupted, the runs have saved; the same command goes on: {_same(options, out)}",
             pool.caught,
         )
     if failed := sum(outcome.bad for outcome in outcomes.values()):
@@ -98,6 +97,19 @@ def _work(
             print("those that broke have saved; mended code goes on with --changed-code", file=stream)
     print(path, file=stream)
     return 1 if failed else 0
+
+
+def _same(options: Options, out: Path) -> str:
+    """The command that goes on: with the same model, and no more arms than before."""
+    given = {
+        "--out": out,
+        "--model": options.model,
+        "--only": ",".join(options.only),
+        "--seeds": ",".join(map(str, options.seeds)),
+        "--workers": options.workers,
+    }
+    said = [f"{name} {quoted(value)}" for name, value in given.items() if value]
+    return " ".join(["forethought arms", quoted(options.file), *said])
 
 
 def _names(option: str, given: Collection[str], runs: Sequence[Job]) -> set[str]:

@@ -96,7 +96,7 @@ Recipes = dict[tuple[str, str, int], Recipe]
 """(group, arm, seed) -> the resolved recipe of that run, in the order of the file."""
 
 
-def read(path: Path, model: str = "") -> tuple[Declared, Recipes]:
+def read(path: Path, model: str | None = None) -> tuple[Declared, Recipes]:
     """The declaration in the TOML file `path` (or shipped under that name) and every recipe that it asks for,
     all of them checked. `model`: the folder or name of a model that all of them train, as with
     `train --model`."""
@@ -163,7 +163,7 @@ def _need_one(where: str, kind: str, name: str, known: Iterable[str]) -> None:
         raise RecipeError(where, unknown(kind, name, known))
 
 
-def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path, model: str) -> Recipe:
+def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path, model: str | None) -> Recipe:
     """The arm's recipe for one seed. Every run computes on one thread: the cores are shared out among
     runs."""
     group = declared.group[arm.group]
@@ -184,7 +184,7 @@ def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path, model:
     said = [*group.set, *arm.set, f"seed={seed}", "engine.threads=1"]
     try:
         recipe = load(source, said, None if path in shipped_arms().values() else path.parent)
-        if model:
+        if model is not None:
             recipe, _ = for_model(recipe, model, written_in(source, said) - {"model.path"})
         check(recipe)
         families.build(recipe.task)

@@ -30,7 +30,8 @@ def add_arms(verbs: Verbs) -> None:
     own.add_argument(
         "--model",
         metavar="PATH",
-        help="train this model in every arm, as `train --model` does: a folder, or a name on the Hub",
+        help="train this model in every arm, as `train --model` does: a folder, a GGUF file, or a name on "
+        "the Hugging Face hub",
     )
     own.add_argument(
         "--workers", metavar="N", type=positive, default=0, help="runs at a time (default: one per core)"
@@ -71,7 +72,7 @@ def _arms(args: argparse.Namespace) -> int:
         Options(
             file=args.file,
             out=args.out,
-            model=args.model or "",
+            model=args.model,
             workers=args.workers,
             only=args.only,
             seeds=args.seeds,

@@ -13,6 +13,7 @@ from typing import Any
 from forethought.core.types import Outcome, Verdict
 from forethought.envs.base import Environment, Observation
 
+MOST = 1e100  # of a reward, or less than none: credit squares differences, which a float has to hold
 MOST_TEXT = 1_000_000  # characters of an observation: more fit no model, and every tree would hold them
 MOST_IMAGES = 16  # of one observation
 MOST_BYTES = 16 * 2**20  # of one image
@@ -71,7 +72,7 @@ def outcome(value: Any) -> Outcome:
             none = name == "success" and flag is None
             need(none or type(flag) is bool, flag, "True or False", f"Outcome.{name}")
     if value.score is not None:
-        need(_is_finite(value.score), value.score, "a finite number", "Outcome.score")
+        need(is_finite(value.score), value.score, f"a finite number of at most {MOST:g}", "Outcome.score")
     if value.observation is not None:
         _seen(value.observation, "Outcome.observation")
     if type(value.reason) is not str or value.reason:
@@ -131,16 +132,22 @@ def _images(value: Any, field: str) -> None:
             raise WrongType(f"gave {where} {image[:8]!r}..., which begins no PNG or JPEG file")
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that a reward can be: no larger than MOST, as a NaN is not either."""
+    return not isinstance(value, bool) and _fits(value)
+
+
+def _fits(value: Any) -> bool:
+    size: Any = abs(value) if isinstance(value, Real) else math.inf
+    return bool(size <= MOST)
 
 
 def _parts(value: Any) -> Mapping[str, float]:
     need(isinstance(value, Mapping), value, "a table of numbers by name", "Outcome.parts")
     for name, part in value.items():
         text(name, "a name in Outcome.parts")
-        if not (isinstance(part, Real) and math.isfinite(part)):
-            need(False, part, "a finite number", f"Outcome.parts[{name[:60]!r}]")
+        if not _fits(part):
+            need(False, part, f"a finite number of at most {MOST:g}", f"Outcome.parts[{name[:60]!r}]")
     return {name: float(part) for name, part in value.items()}
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 
 from forethought.core.errors import UserError
+from forethought.engines.gguf_header import file_at
 from forethought.estimate.account import estimate
 from forethought.estimate.hardware import Hardware, cpu, this_machine
 from forethought.recipe.pretrained import Changed, fitted, told
@@ -18,7 +20,9 @@ FEWEST = 8  # tasks of a level, below which an evaluation says nothing
 
 def for_model(recipe: Recipe, path: str, written: Collection[str]) -> tuple[Recipe, str]:
     """(the recipe with this model, what has changed in it in one line; "" where nothing has). `written`:
-    addresses that the user has set, which stay. A recipe that names a model itself changes nothing but it."""
+    addresses that the user has set, which stay. A recipe that names a model itself changes nothing but it.
+    UserError where the path holds no model."""
+    _there(path)
     scratch = not recipe.model.path
     recipe = replace(recipe, model=replace(recipe.model, path=path))
     if not scratch or "model.path" in written:
@@ -28,6 +32,24 @@ def for_model(recipe: Recipe, path: str, written: Collection[str]) -> tuple[Reci
     budget = tuple(one for one in budget if one.key not in written)
     evaluation = replace(changed.eval, **{one.key.removeprefix("eval."): one.now for one in budget})
     return replace(changed, eval=evaluation), told((*done, *budget))
+
+
+def _there(path: str) -> None:
+    """UserError for a path without a model; a name is left to the hub."""
+    if not path.strip():
+        raise UserError("--model is empty; give a folder, a GGUF file, or a name on the hub")
+    local = Path(path).expanduser()
+    try:
+        if file_at(path) or (local / "config.json").is_file():
+            return
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model: {path}: {error}") from None
+    if local.exists() or path.startswith((".", "/", "~")):
+        raise UserError(
+            f"--model: {path} is not a model: "
+            + ("it has no config.json" if local.exists() else "nothing is there")
+            + "; give a folder that `save_pretrained` wrote, a GGUF file, or a hub name"
+        )
 
 
 def evaluation_budget(recipe: Recipe, hardware: Hardware) -> tuple[Changed, ...]:

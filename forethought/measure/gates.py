@@ -12,6 +12,7 @@ from forethought.core.paired import paired
 from forethought.measure.looks import bounds, cannot_fail, share
 from forethought.recipe.schema import GateSpec
 
+UNMEASURED = 'an update that reads what sampling left compares nothing, unless engine.reuse_forward = "off"'
 ROUNDING = 1e-9  # 0.95 - 0.94 is a little more than 0.01, and a change of exactly the bound passes
 
 
@@ -51,9 +52,8 @@ def judge(gate: GateSpec, evaluations: Sequence[Evaluation], looks: int = 1) -> 
                 passed=False, reason=f"{gate.metric} was not measured: all {tried} tasks failed", numbers={}
             )
         known = ", ".join(sorted(evaluations[-1].metrics)) or "none"
-        return Judgement(
-            passed=False, reason=f"{gate.metric} was not measured (measured: {known})", numbers={}
-        )
+        why = UNMEASURED if gate.metric.startswith("gap/") else f"measured: {known}"
+        return Judgement(passed=False, reason=f"{gate.metric} was not measured ({why})", numbers={})
     if not math.isfinite(value):
         return Judgement(
             passed=False, reason=f"{gate.metric} is not a finite number: {value}", numbers={"value": value}

@@ -32,6 +32,7 @@ def test_an_arm_is_a_recipe_with_the_groups_changes_and_its_own(tmp_path):
 
 
 def test_one_model_goes_to_every_arm_as_train_gives_it(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
     own = '[[arm]]\ngroup = "desk"\nname = "llm"\nrecipe = "desk-llm"\nset = ["stage.0.until.steps=7"]\n'
     _, recipes = read(write_files(tmp_path, own), str(tmp_path))
     assert {recipe.model.path for recipe in recipes.values()} == {str(tmp_path)}

@@ -197,9 +197,10 @@ def test_by_default_there_is_a_worker_a_core(file, tmp_path, monkeypatch):
 def test_ctrl_c_saves_what_runs_and_says_how_to_go_on(file, tmp_path):
     with pytest.raises(
         Interrupted,
-        match=f"the same command goes on: forethought arms {tmp_path}/arms.toml --out {tmp_path}/out",
+        match=f"the same command goes on: forethought arms {tmp_path}/arms.toml --out {tmp_path}/out "
+        "--seeds 0,1 --workers 1$",
     ) as caught:
-        go(tmp_path, breaks="s", workers=1)
+        go(tmp_path, breaks="s", workers=1, seeds=(0, 1))
     assert (
         caught.value.exit_code == 130 and "desk/adapters seed 1" in go.printed and "interrupted" in go.printed
     )
@@ -280,6 +281,8 @@ def test_a_dry_run_lists_the_jobs_and_touches_nothing(file, tmp_path):
     [
         (["--only", "sharde"], "--only: unknown arm 'sharde'"),
         (["--redo", "x"], "--redo: unknown arm 'x'"),
+        (["--model", ""], "--model is empty"),
+        (["--model", "/no/such"], "--model: /no/such is not a model: nothing is there; give a folder"),
         (["--seeds", "0,7"], "--seeds: seed 7 is not declared (seeds: 0, 1); add it to "),
     ],
 )

@@ -156,6 +156,8 @@ def test_metrics_and_notes_of_a_function():
         (["good", 1.0], "must give a finite number for each completion or None, gave 'good'"),
         ([float("nan"), 1.0], "gave nan"),
         ([float("inf"), 1.0], "gave inf"),
+        ([10**5000, 1.0], "gave a number beyond 1e+100"),
+        ([1e200, 1.0], "gave a number beyond 1e+100 for one completion"),
         ([[1.0], 1.0], "gave [1.0]"),
     ],
 )

@@ -101,4 +101,7 @@ def _read(name: str, tree: Tree, table: Any) -> Advantages:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # of a whole number
+        return False

@@ -29,7 +29,7 @@ const GROUPS = {
     "Sampler and trainer",
     "mean difference of log-probs, nats",
     "nats",
-    "The sampler's log-probs against the trainer's for the same tokens. With few trained tokens in a step the mean is noisy.",
+    "The sampler's log-probs against the trainer's for the same tokens. With few trained tokens in a step the mean is noisy. An update that reads what sampling left compares nothing: its step has no point.",
   ],
   gap_max: ["Sampler and trainer, largest", "difference of log-probs, nats", "nats", "The largest such difference of a token in the step."],
   clip: ["Clipped tokens", "share", "share", "Tokens whose probability ratio left the clip range; they give no gradient."],
