@@ -12,7 +12,10 @@ from forethought.core.paired import paired
 from forethought.measure.looks import bounds, cannot_fail, share
 from forethought.recipe.schema import GateSpec
 
-UNMEASURED = 'an update that reads what sampling left compares nothing, unless engine.reuse_forward = "off"'
+UNMEASURED = (
+    "no update since the last look compared it: none trained, or it read what sampling left "
+    '(engine.reuse_forward = "off" compares each)'
+)
 ROUNDING = 1e-9  # 0.95 - 0.94 is a little more than 0.01, and a change of exactly the bound passes
 
 
