@@ -106,7 +106,7 @@ def arm(name: str, start: Path, seed: int, steps: int, tasks: int, built: list, 
         built += build(recipe)
     engine, rollouts = built
     spec = recipe.stage[1]
-    assert isinstance(spec, WebRL)
+    assert isinstance(spec, WebRL), f"the second stage of webrl is of kind {spec.kind}"
     stage = stage_of(engine, rollouts, spec, start, seed)
     if name == "levels":
         stage.curriculum = Same(stage.curriculum.levels, drawn[seed])

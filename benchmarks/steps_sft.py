@@ -79,39 +79,48 @@ def ours(args, row: dict, line, words: list[str]) -> None:
         line.done(trained=m["tokens/trained"], forward=m["tokens/forward"], loss=m["loss/sft"])
 
 
+def settings(args, batch: int, rate: float) -> dict:
+    """Of any of TRL's trainers: what it takes to do bare updates, as our side does them."""
+    from steps import BETAS, CLIP, DECAY
+
+    return {
+        "output_dir": tempfile.mkdtemp(dir=args.model),
+        "use_cpu": True,
+        "bf16": args.precision == "bf16",
+        "fp16": False,
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": 1,
+        "max_steps": args.steps,
+        "learning_rate": rate,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "optim": "adamw_torch_fused",
+        "adam_beta1": BETAS[0],
+        "adam_beta2": BETAS[1],
+        "weight_decay": DECAY,
+        "max_grad_norm": CLIP,
+        "gradient_checkpointing": False,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "seed": SEED,
+    }
+
+
 def trl(args, row: dict, line, words: list[str]) -> None:
     """TRL's side."""
     import torch
     from datasets import Dataset
-    from steps import BETAS, CLIP, DECAY, LR
+    from steps import LR
     from steps_trl import lora
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     torch.set_num_threads(args.threads)
     config = SFTConfig(
-        output_dir=tempfile.mkdtemp(dir=args.model),
-        use_cpu=True,
-        bf16=args.precision == "bf16",
-        fp16=False,
-        per_device_train_batch_size=row["prompts"],
-        gradient_accumulation_steps=1,
-        max_steps=args.steps,
-        learning_rate=LR,
-        lr_scheduler_type="constant",
-        warmup_steps=0,
-        optim="adamw_torch_fused",
-        adam_beta1=BETAS[0],
-        adam_beta2=BETAS[1],
-        weight_decay=DECAY,
-        max_grad_norm=CLIP,
-        gradient_checkpointing=False,
-        logging_strategy="no",
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        seed=SEED,
+        **settings(args, row["prompts"], LR),
     )
     seen = {}
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-
 import steps_sft
 
 
 def trl(args, row: dict, line) -> None:
     """Steps of GRPO, each after a word of `line`, until there are `args.steps`."""
-    from steps import BETAS, CLIP, DECAY, LR, prompts_of, share_odd, words_of
+    from steps import LR, prompts_of, share_odd, words_of
 
     if row.get("imitate"):
         return steps_sft.trl(args, row, line, words_of(row))
@@ -21,34 +19,13 @@ def trl(args, row: dict, line) -> None:
     torch.set_num_threads(args.threads)
     batch = row["prompts"] * row["group"]
     config = GRPOConfig(
-        output_dir=tempfile.mkdtemp(dir=args.model),
-        use_cpu=True,
-        bf16=args.precision == "bf16",
-        fp16=False,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=1,
+        **steps_sft.settings(args, batch, row.get("lr", LR)),
         num_generations=row["group"],
-        max_steps=args.steps,
         max_completion_length=row["new"],
         temperature=1.0,
         beta=0.0,
         loss_type="grpo",
         shuffle_dataset=False,
-        learning_rate=row.get("lr", LR),
-        lr_scheduler_type="constant",
-        warmup_steps=0,
-        optim="adamw_torch_fused",
-        adam_beta1=BETAS[0],
-        adam_beta2=BETAS[1],
-        weight_decay=DECAY,
-        max_grad_norm=CLIP,
-        gradient_checkpointing=False,
-        logging_strategy="no",
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        seed=1,
     )
 
     seen = {}
