@@ -97,6 +97,15 @@ def is_gguf(path: Path) -> bool:
         return False
 
 
+def lacks_model(path: str) -> bool:
+    """Whether a path means a folder or file, and none with a model: neither a GGUF file nor a config.json. A
+    name is left to the hub. ValueError as `file_at` raises it."""
+    local = Path(path).expanduser()
+    if file_at(path) or (local / "config.json").is_file():
+        return False
+    return local.exists() or path.startswith((".", "/", "~"))
+
+
 def file_at(path: str) -> Path | None:
     """The GGUF file that a path means: itself, or the one in a folder without a model of another format; None
     where it means none. ValueError for a folder with several, and for a file that only has the name."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from forethought.core.errors import UserError
-from forethought.engines.gguf_header import file_at
+from forethought.engines.gguf_header import lacks_model
 from forethought.estimate.account import estimate
 from forethought.estimate.hardware import Hardware, cpu, this_machine
 from forethought.recipe.pretrained import Changed, fitted, told
@@ -38,16 +38,14 @@ def _there(path: str) -> None:
     """UserError for a path without a model; a name is left to the hub."""
     if not path.strip():
         raise UserError("--model is empty; give a folder, a GGUF file, or a name on the hub")
-    local = Path(path).expanduser()
     try:
-        if file_at(path) or (local / "config.json").is_file():
-            return
+        lacking = lacks_model(path)
     except (OSError, ValueError) as error:
         raise UserError(f"--model: {path}: {error}") from None
-    if local.exists() or path.startswith((".", "/", "~")):
+    if lacking:
         raise UserError(
             f"--model: {path} is not a model: "
-            + ("it has no config.json" if local.exists() else "nothing is there")
+            + ("it has no config.json" if Path(path).expanduser().exists() else "nothing is there")
             + "; give a folder that `save_pretrained` wrote, a GGUF file, or a hub name"
         )
 

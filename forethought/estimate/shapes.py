@@ -10,7 +10,7 @@ from pathlib import Path
 
 from forethought.core.errors import UserError
 from forethought.engines.gguf_families import config_of
-from forethought.engines.gguf_header import file_at, read_header
+from forethought.engines.gguf_header import file_at, lacks_model, read_header
 from forethought.recipe.schema import ModelSpec
 
 
@@ -165,7 +165,7 @@ def shape_of(path: str) -> Shape:
         return shape
     if (local / "config.json").is_file():
         return read_config(local / "config.json")
-    if local.exists() or path.startswith((".", "/", "~")):
+    if lacks_model(path):
         raise UserError(f"{path} is not a model: it has no config.json, and is no GGUF file")
     cached = sorted(_cache().glob(f"models--{path.replace('/', '--')}/snapshots/*/config.json"))
     if cached:

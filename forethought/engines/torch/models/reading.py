@@ -25,7 +25,7 @@ from transformers.utils import cached_file, logging
 
 from forethought.core.errors import UserError
 from forethought.engines.gguf_families import config_of, names_of
-from forethought.engines.gguf_header import PLAIN, file_at, read_header
+from forethought.engines.gguf_header import PLAIN, file_at, lacks_model, read_header
 from forethought.engines.torch.forest.attention import NAME
 from forethought.engines.torch.models import folder, gguf, plausible
 from forethought.engines.torch.models.architecture import INSTEAD, auto_class, check_config
@@ -51,7 +51,7 @@ class Read:
 def read_folder(path: str, trust_remote_code: bool, dtype: torch.dtype | str, pictures: bool = False) -> Read:
     """A folder of `save_pretrained`, or a name on the hub. `pictures`: whether the task shows some."""
     local = Path(path).expanduser()
-    if (local.exists() or path.startswith((".", "/", "~"))) and not (local / folder.CONFIG).is_file():
+    if lacks_model(path):
         raise UserError(
             f"{path} is not a model: it has no config.json; give a folder that `save_pretrained` "
             f"wrote, a GGUF file, or a hub name"
