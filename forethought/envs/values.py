@@ -72,7 +72,7 @@ def outcome(value: Any) -> Outcome:
             none = name == "success" and flag is None
             need(none or type(flag) is bool, flag, "True or False", f"Outcome.{name}")
     if value.score is not None:
-        need(is_finite(value.score), value.score, f"a finite number of at most {MOST:g}", "Outcome.score")
+        need(_is_finite(value.score), value.score, f"a finite number of at most {MOST:g}", "Outcome.score")
     if value.observation is not None:
         _seen(value.observation, "Outcome.observation")
     if type(value.reason) is not str or value.reason:
@@ -132,14 +132,18 @@ def _images(value: Any, field: str) -> None:
             raise WrongType(f"gave {where} {image[:8]!r}..., which begins no PNG or JPEG file")
 
 
-def is_finite(value: Any) -> bool:
-    """Whether it is a number that a reward can be: no larger than MOST, as a NaN is not either."""
+def _is_finite(value: Any) -> bool:
     return not isinstance(value, bool) and _fits(value)
 
 
 def _fits(value: Any) -> bool:
     size: Any = abs(value) if isinstance(value, Real) else math.inf
     return bool(size <= MOST)
+
+
+def too_large(value: Any) -> bool:
+    """Whether it is a finite number that no reward can be."""
+    return isinstance(value, int | float) and MOST < abs(value) < math.inf
 
 
 def _parts(value: Any) -> Mapping[str, float]:

@@ -33,7 +33,7 @@ from forethought.core.metrics import Last, Mean, Metric, merge
 from forethought.core.types import NO_EVIDENCE, Node, Task, Tree
 from forethought.core.watchdog import TimeUp, next_of
 from forethought.envs.guard import Fault, Guard
-from forethought.envs.values import MOST, WrongType, amount, need
+from forethought.envs.values import MOST, WrongType, amount, need, too_large
 from forethought.learn.rewards import Weights
 
 GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
@@ -370,7 +370,7 @@ def _number(value: Any) -> float:
             value = value.item()
         except (ValueError, RuntimeError):
             raise WrongType(f"gave {value!r:.60} for one completion, not one number") from None
-    if isinstance(value, int | float) and MOST < abs(value) < math.inf:
+    if too_large(value):
         raise WrongType(f"gave a number beyond {MOST:g} for one completion, which is too large for a reward")
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise WrongType(f"must give a finite number for each completion or None, gave {value!r:.60}")

@@ -23,7 +23,7 @@ from forethought.core.named import find
 from forethought.core.places import described
 from forethought.core.types import NO_EVIDENCE, Branch, Node, Task, Tree
 from forethought.envs.guard import Fault, Guard
-from forethought.envs.values import MOST, WrongType, amount
+from forethought.envs.values import MOST, WrongType, amount, too_large
 from forethought.learn.rewards import Weights
 
 Function = Callable[[Task, Sequence[Node]], Any]
@@ -83,7 +83,7 @@ def _numbers(turns: int, found: Any) -> tuple[float, ...]:
     if isinstance(found, (list, tuple)) and len(values) != turns:
         raise WrongType(f"gave {amount(len(values), 'number')} for {amount(turns, 'turn')}")
     for value in values:
-        if isinstance(value, int | float) and MOST < abs(value) < math.inf:
+        if too_large(value):
             raise WrongType(f"gave a number beyond {MOST:g}, which is too large for a reward")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise WrongType(f"must give a finite number, or one for each turn, gave {value!r:.60}")
