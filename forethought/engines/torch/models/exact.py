@@ -238,6 +238,7 @@ def _difference(
 
 
 def limit_of(model: PreTrainedModel) -> Limit:
+    """How far its logits may be from those of the plain forward."""
     return FP32 if model.dtype == torch.float32 else BF16
 
 
